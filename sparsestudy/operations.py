@@ -1,0 +1,432 @@
+"""The verbs on a study; the command line says them, and so can anybody's Python.
+
+A study lives in a folder of its name below the home folder (``./results``, or SPARSESTUDY_HOME): its ledger, its
+embedded MLflow store, and its outcome. Running the same file again continues the study in that folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsestudy import regularizers
+from sparsestudy.errors import ConflictError, NotFoundError, SparseStudyError, TrialFailedError, listing, suggest
+from sparsestudy.planning import Plan, resolve, single_point
+from sparsestudy.scheduling.progress import Progress
+from sparsestudy.scheduling.search import StudySearch
+from sparsestudy.specfile import dump_yaml, read
+from sparsestudy.study import Measurement, StudySpec, Trial, TrialState
+from sparsestudy.tracking.ledger import Ledger, StudyRecord
+from sparsestudy.tracking.mlflow_tracker import Tracker, default_uri
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEDGER = "ledger.db"
+
+
+def home() -> Path:
+    """The folder that holds one folder per study: SPARSESTUDY_HOME, or ``results`` in the current folder."""
+    return Path(os.environ.get("SPARSESTUDY_HOME") or "results")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A recorded study and where it lives. Close it, or use it as a context manager."""
+
+    folder: Path
+    ledger: Ledger
+    record: StudyRecord
+
+    @property
+    def name(self) -> str:
+        """Its name, which is its folder's name."""
+        return self.record.name
+
+    @property
+    def spec(self) -> StudySpec:
+        """The study file it was created from."""
+        return self.record.spec
+
+    def trials(self) -> list[Trial]:
+        """All trials by number."""
+        return self.ledger.trials(self.record.id)
+
+    def trial(self, number: int) -> Trial:
+        """One trial; NotFoundError if there is none of that number."""
+        return self.ledger.trial(self.record.id, number)
+
+    def trajectory(self, number: int) -> list[Measurement]:
+        """Recorded epochs of a trial."""
+        return self.ledger.trajectory(self.record.id, number)
+
+    def states(self) -> Counter[TrialState]:
+        """How many trials are in each state."""
+        return Counter(trial.state for trial in self.trials())
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.ledger.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a launch left behind.
+
+    Attributes:
+        study: Name of the study.
+        folder: Its folder.
+        trials: All its trials.
+        ranking: COMPLETE trials, best first.
+        summary: The answer in plain words.
+        interrupted: The launch was stopped before the study was done.
+        delivered: MLflow has everything; if not, the next launch delivers the rest.
+        seconds: Wall clock of the launch.
+    """
+
+    study: str
+    folder: Path
+    spec: StudySpec
+    trials: Sequence[Trial]
+    ranking: Sequence[Trial]
+    summary: str
+    interrupted: bool
+    delivered: bool
+    seconds: float
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.folder / "report.html"
+
+    @property
+    def best(self) -> Path:
+        """The study file of the best configuration."""
+        return self.folder / "best.yaml"
+
+
+def plan(source: Path, overrides: Sequence[str] = ()) -> Plan:
+    """Read and check a study file, start nothing.
+
+    Raises:
+        SpecError: With every mistake of the file.
+        NotFoundError: There is no such file.
+    """
+    return resolve(read(source, overrides))
+
+
+def studies() -> list[str]:
+    """Names of the recorded studies, oldest first."""
+    found = [path.parent for path in home().glob(f"*/{LEDGER}")]
+    return [folder.name for folder in sorted(found, key=lambda f: f.stat().st_ctime)]
+
+
+def open_study(name: str) -> Study:
+    """Open a recorded study by name.
+
+    Raises:
+        NotFoundError: There is none; the message lists what there is.
+    """
+    folder = home() / name
+    if not (folder / LEDGER).exists():
+        known = studies()
+        raise NotFoundError(f"no study named {name!r} in {home()}; studies: {listing(known)}{suggest(name, known)}")
+    ledger = Ledger.in_folder(folder)
+    return Study(folder=folder, ledger=ledger, record=ledger.study(name))
+
+
+def versions(name: str) -> list[str]:
+    """Recorded studies made from files of that name: the name itself, then ``name-2``, ``name-3``, ..."""
+    pattern = re.compile(rf"{re.escape(name)}(-(\d+))?")
+    found = [(int(m[2] or 1), study) for study in studies() if (m := pattern.fullmatch(study))]
+    return [study for _, study in sorted(found) if _recorded_name(study) == name]
+
+
+def _recorded_name(study: str) -> str:
+    with open_study(study) as opened:
+        return opened.spec.name
+
+
+def claim(spec: StudySpec, *, new: bool = False) -> Study:
+    """The study this spec continues, or a new one.
+
+    Args:
+        spec: The study.
+        new: Start over in a new folder (``name-2``, ...) even if there is a study of that name.
+
+    Raises:
+        ConflictError: The recorded study of that name was made from a different file; the message shows how it
+            differs.
+    """
+    known = versions(spec.name)
+    if not new:
+        for name in reversed(known):
+            study = open_study(name)
+            if study.spec.digest == spec.digest:
+                return study
+            study.ledger.close()
+        if known:
+            with open_study(known[-1]) as latest:
+                changes = differences(latest.spec.identity(), spec.identity())
+            raise ConflictError(
+                "\n".join(
+                    [
+                        f"study {known[-1]!r} was started from a different file:",
+                        *(f"  {line}" for line in changes),
+                        "run with --new to start another version beside it, or undo the change to continue it",
+                    ]
+                )
+            )
+    taken = {*studies(), *(p.name for p in home().glob("*"))}
+    name = next(n for n in _numbered(spec.name) if n not in taken)
+    ledger = Ledger.in_folder(home() / name)
+    return Study(folder=home() / name, ledger=ledger, record=ledger.create_study(name, spec))
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name}-{number}"
+        number += 1
+
+
+def differences(recorded: Any, given: Any, path: str = "") -> list[str]:
+    """How two specs differ, one line a difference.
+
+    Example:
+        >>> differences({"training": {"epochs": 5}}, {"training": {"epochs": 9}, "data": {"seed": 1}})
+        ['data: (default) -> {"seed": 1}', 'training.epochs: 5 -> 9']
+    """
+    if isinstance(recorded, Mapping) and isinstance(given, Mapping):
+        lines = []
+        for key in sorted({*recorded, *given}):
+            here = f"{path}.{key}" if path else str(key)
+            lines += differences(recorded.get(key, _ABSENT), given.get(key, _ABSENT), here)
+        return lines
+    if isinstance(recorded, list) and isinstance(given, list) and len(recorded) == len(given):
+        return [
+            line
+            for i, (a, b) in enumerate(zip(recorded, given, strict=True))
+            for line in differences(a, b, f"{path}[{i}]")
+        ]
+    return [] if recorded == given else [f"{path}: {_spell(recorded)} -> {_spell(given)}"]
+
+
+_ABSENT = object()
+
+
+def _spell(value: Any) -> str:
+    return "(default)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+
+
+def run(
+    source: Path,
+    overrides: Sequence[str] = (),
+    *,
+    new: bool = False,
+    watch: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Run a study, or continue it where it stands.
+
+    Args:
+        source: The study file.
+        overrides: Such as ``training.epochs=5``.
+        new: Start over beside a study of the same name.
+        watch: Called several times a second with the progress.
+
+    Raises:
+        SpecError: The file has mistakes; nothing was started.
+        ConflictError: The file changed since the study began, or another process is running it.
+        TrialFailedError: Every trial failed; the message has the first traceback.
+    """
+    # Imported late: Ray takes a second, and `validate` or `list` need not wait for it.
+    from sparsestudy.scheduling import tune
+
+    planned = plan(source, overrides)
+    started = time.monotonic()
+    with claim(planned.spec, new=new) as study, contextlib.ExitStack() as stack:
+        lease = study.ledger.lease(study.record)
+        stack.callback(_release, lease)
+        study.ledger.update_spec(lease, planned.spec)
+        progress = _progress(study, planned)
+        search = StudySearch(planned.spec, planned.space, planned.configure, lease)
+        interrupted = False
+        tracker = _tracker(study)
+        tracker.start()
+        try:
+            if not search.exhausted:
+                with tune.cluster(os.environ.get("RAY_ADDRESS")):
+                    interrupted = not tune.execute(search, lease, progress, watch and (lambda: watch(progress)))
+        finally:
+            progress.phase = "writing the outcome"
+            if watch:
+                watch(progress)
+            delivered = tracker.close()
+        outcome = _conclude(study, source, planned, interrupted, delivered, time.monotonic() - started)
+        if delivered:
+            _attach_outcome(tracker, outcome, complete=not interrupted)
+        _fail_if_all_failed(outcome)
+        return outcome
+
+
+def _release(lease: Any) -> None:
+    with contextlib.suppress(ConflictError):  # somebody took the study over: it is theirs
+        lease.release()
+
+
+def _progress(study: Study, planned: Plan) -> Progress:
+    spec = planned.spec
+    progress = Progress(
+        study=study.name,
+        total=planned.trials,
+        epochs=spec.training.epochs,
+        objective=spec.search.objectives[0],
+    )
+    for trial in study.trials():
+        if trial.state.finished:
+            progress.on_recorded(trial)
+    return progress
+
+
+def _tracker(study: Study) -> Tracker:
+    from sparsestudy.analysis import plots, table
+
+    def artifacts(trial: Trial, trajectory: list[Measurement]) -> dict[str, bytes]:
+        if not trajectory:
+            return {}
+        main = trial.config.measures.main
+        title = f"{study.name} · trial {trial.number} · {trial.config.arm}"
+        return {
+            "trajectory.parquet": _parquet(table.trajectory_table(trajectory)),
+            "sparsity.png": plots.heatmap_png(trajectory, main, title=title),
+        }
+
+    return Tracker(Ledger.in_folder(study.folder), study.record, study.folder, artifacts)
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, engine="pyarrow", index=False)
+    return buffer.getvalue()
+
+
+def _conclude(study: Study, source: Path, planned: Plan, interrupted: bool, delivered: bool, seconds: float) -> Outcome:
+    """Write best.yaml, the tables and the page."""
+    from sparsestudy.analysis import report, table
+
+    trials = study.trials()
+    ranking = table.ranking(planned.spec, trials)
+    outcome = Outcome(
+        study=study.name,
+        folder=study.folder,
+        spec=planned.spec,
+        trials=trials,
+        ranking=ranking,
+        summary=report.summary(planned.spec, trials),
+        interrupted=interrupted,
+        delivered=delivered,
+        seconds=seconds,
+    )
+    commands = {"Run or continue this study": f"sparsestudy run {shlex.quote(str(source))}"}
+    if ranking:
+        outcome.best.write_text(_best_yaml(planned.spec, ranking[0], study.name), encoding="utf-8")
+        commands["Train the best configuration again"] = f"sparsestudy run {shlex.quote(str(outcome.best))}"
+    commands["Browse in MLflow"] = f"sparsestudy ui {study.name}"
+    trajectories = {t.number: study.trajectory(t.number) for t in trials if t.epochs}
+    table.write_parquet(table.trials_table(planned.spec, trials), study.folder / "trials.parquet")
+    report.write_report(outcome.report, planned.spec, trials, trajectories, commands=commands)
+    return outcome
+
+
+def _best_yaml(spec: StudySpec, best: Trial, study: str) -> str:
+    values = ", ".join(f"{o.metric} = {v:.4g}" for o, v in zip(spec.search.objectives, best.values, strict=True))
+    comment = (
+        f"The best configuration of study {study!r}: trial {best.number}, {values} on the search split.\n"
+        f"Best of {spec.search.trials or 'all'} trials on the split that chose it, so expect less on new data."
+    )
+    return dump_yaml(single_point(spec, best.config, f"{spec.name}-best"), comment)
+
+
+def _attach_outcome(tracker: Tracker, outcome: Outcome, *, complete: bool) -> None:
+    files = {p.name: p.read_bytes() for p in (outcome.report, outcome.best) if p.exists()}
+    metrics = {f"trials/{state.lower()}": float(n) for state, n in Counter(t.state for t in outcome.trials).items()}
+    if outcome.ranking:
+        metrics["best/trial"] = float(outcome.ranking[0].number)
+        objectives = zip(outcome.spec.search.objectives, outcome.ranking[0].values, strict=True)
+        metrics |= {o.metric: value for o, value in objectives}
+    tracker.finish(files, metrics=metrics, complete=complete)
+
+
+def _fail_if_all_failed(outcome: Outcome) -> None:
+    failed = [trial for trial in outcome.trials if trial.state is TrialState.FAIL]
+    if not failed or any(
+        t.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING) for t in outcome.trials
+    ):
+        return
+    first = failed[0]
+    assert first.failure is not None
+    raise TrialFailedError(
+        f"every one of the {len(failed)} trials of {outcome.study!r} failed; the first one, trial {first.number}:\n"
+        f"{first.failure.traceback.rstrip()}\n"
+        f"mend the cause and run again with --new"
+    )
+
+
+def ui_command(name: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """The command and environment that serve the MLflow pages of a study on this machine."""
+    with open_study(name) as study:
+        uri = default_uri(study.folder)
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    command = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    return [*command, "--workers", "1"], environment
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of study files, with the parameters of every method."""
+    schema = StudySpec.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "sparsestudy study file"
+    value = {"anyOf": [{}, {"$ref": "#/$defs/Domain"}]}
+    for name in regularizers.names():
+        fields = regularizers.kind(name).model_json_schema().get("properties", {})
+        for field, described in fields.items():
+            for arm in ("ArmSpec", "MethodSpec"):
+                known = schema["$defs"][arm]["properties"]
+                note = f"{described.get('description', field)} ({name})"
+                known.setdefault(field, {**value, "description": note})
+    return schema
+
+
+__all__ = [
+    "Outcome",
+    "SparseStudyError",
+    "Study",
+    "claim",
+    "differences",
+    "home",
+    "json_schema",
+    "open_study",
+    "plan",
+    "run",
+    "studies",
+    "ui_command",
+    "versions",
+]

@@ -1,0 +1,43 @@
+"""Dropout: zero each activation with probability p during training, scale the rest by 1 / (1 - p).
+
+Put after the chosen layers, that is after their non-linearity; measures of those layers see what came before it.
+Source: standard (inverted dropout, ``torch.nn.functional.dropout``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+from torch.utils.hooks import RemovableHandle
+
+from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer
+from sparsestudy.space import Domain, Uniform
+
+
+def _after(p: float) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        del inputs
+        return dropout(output, p, module.training)
+
+    return hook
+
+
+class Dropout(LayerRegularizer):
+    """Dropout after the chosen layers."""
+
+    strength_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=0.7)}
+
+    strength: PerLayer = Field(0.5, description="Probability p of dropping an activation, in [0, 1).")
+
+    def install(self, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
+        """Drop activations of every chosen layer while the network trains."""
+        return [
+            module.register_forward_hook(_after(float(self.strength_of(name))))
+            for name, module in layers.items()
+            if self.acts_on(name)
+        ]

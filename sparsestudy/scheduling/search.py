@@ -1,0 +1,187 @@
+"""The search: what to try next, asked of an Optuna study in memory that is rebuilt from the ledger at every launch.
+
+The ledger is the truth. Every suggestion is a WAITING trial there before anybody trains it, and every end is recorded
+there before the search learns of it, so that the death of this process loses nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState as OptunaState
+from optuna.trial import create_trial
+
+from sparsestudy.scheduling import samplers
+from sparsestudy.scheduling.distributions import to_distribution
+from sparsestudy.space import ARM, Choice, Domain, Integer, Scalar, SearchSpace, Uniform
+from sparsestudy.study import Failure, Measurement, StudySpec, Trial, TrialConfig, TrialState, derive_seed, headlines
+from sparsestudy.tracking.ledger import Lease, Ledger
+
+Configure = Callable[[int, Mapping[str, Scalar], int], TrialConfig]
+"""(number, parameters, seed) -> what to train."""
+
+
+class StudySearch:
+    """Asks and tells one study under one lease.
+
+    Args:
+        spec: The study.
+        space: Its space.
+        configure: Turns a point of the space into a configuration.
+        lease: The right to drive the study.
+    """
+
+    def __init__(self, spec: StudySpec, space: SearchSpace, configure: Configure, lease: Lease) -> None:
+        self.spec, self.space, self._configure, self._lease = spec, space, configure, lease
+        self._ledger: Ledger = lease.ledger
+        self._attempts: dict[int, int] = {}
+        self._live: dict[int, optuna.trial.Trial] = {}
+        self._deadline = time.monotonic() + 60 * spec.budget.minutes if spec.budget.minutes else None
+        self.requeued = self._ledger.requeue_running(lease, "its driver died")
+        if spec.search.sampler == "grid" and not self._trials():
+            self._ledger.add_trials(lease, [self._config(i, point) for i, point in enumerate(space.grid())])
+        self._study = self._rebuild(self._trials())
+        self._waiting = [trial.config for trial in self._trials() if trial.state is TrialState.WAITING]
+        self._known = len(self._study.get_trials(deepcopy=False))
+
+    @property
+    def total(self) -> int:
+        """How many trials the study has when it is done."""
+        return self.spec.search.trials or len(self.space.grid())
+
+    @property
+    def live(self) -> int:
+        """How many trials are being trained."""
+        return len(self._live)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `ask` will never yield another trial in this launch."""
+        spent = self._deadline is not None and time.monotonic() > self._deadline
+        return spent or (not self._waiting and self._known >= self.total)
+
+    def ask(self) -> tuple[TrialConfig, int] | None:
+        """Start the next trial: one that was interrupted if there is any, else a new suggestion.
+
+        Returns:
+            Its configuration and the number of the attempt, or None if `exhausted`.
+        """
+        if self.exhausted:
+            return None
+        if self._waiting:
+            config = self._waiting.pop(0)
+            trial = self._study.ask()
+            parameters = self._suggest(trial)
+            assert trial.number == config.number, (trial.number, config.number)
+            assert parameters == config.parameters, (parameters, config.parameters)
+        else:
+            config, trial = self._new()
+        attempt = self._ledger.start(self._lease, config.number)
+        self._live[config.number], self._attempts[config.number] = trial, attempt
+        return config, attempt
+
+    def record(self, number: int, measurements: Sequence[Measurement]) -> None:
+        """Record epochs of a running trial."""
+        self._ledger.record(self._lease, number, self._attempts[number], measurements)
+
+    def finish(self, number: int, state: TrialState, failure: Failure | None = None) -> Trial:
+        """Record the end of a running trial and tell the search.
+
+        The objective of a PRUNED trial is recorded at the epoch it reached, and never counts as a final value.
+
+        Returns:
+            The trial as recorded.
+        """
+        trajectory = self._ledger.trajectory(self._lease.study_id, number)
+        found = headlines(trajectory, self.spec.measures.main) if trajectory else {}
+        values = [found[o.metric] for o in self.spec.search.objectives if o.metric in found]
+        missing = [o.metric for o in self.spec.search.objectives if o.metric not in found]
+        if state is TrialState.COMPLETE and missing:
+            failure = Failure(
+                kind="UndefinedObjective", message=f"{missing[0]} is undefined: the measured layers are dead"
+            )
+            state = TrialState.FAIL
+        if state is TrialState.FAIL:
+            values = []
+        self._ledger.finish(self._lease, number, state, values=values, headlines=found, failure=failure)
+        trial = self._live.pop(number)
+        if state is TrialState.COMPLETE:
+            self._study.tell(trial, values)
+        elif state is TrialState.PRUNED:
+            if len(values) == 1:
+                trial.report(values[0], trajectory[-1].epoch)
+            self._study.tell(trial, state=OptunaState.PRUNED)
+        else:
+            self._study.tell(trial, state=OptunaState.FAIL)
+        return self._ledger.trial(self._lease.study_id, number)
+
+    def abandon(self) -> list[int]:
+        """Put running trials back to WAITING, to be trained at the next launch; returns their numbers."""
+        self._live.clear()
+        return self._ledger.requeue_running(self._lease, "interrupted")
+
+    # Helpers
+
+    def _new(self) -> tuple[TrialConfig, optuna.trial.Trial]:
+        search, number = self.spec.search, self._known
+        if search.arms == "balanced" and len(self.space.arms) > 1:
+            self._study.enqueue_trial({ARM: self.space.arms[number % len(self.space.arms)]})
+        self._study.sampler = samplers.make(search.sampler, self._names, self.spec.training.seed, number)
+        trial = self._study.ask()
+        assert trial.number == number, (trial.number, number)
+        config = self._config(number, self._suggest(trial))
+        self._ledger.add_trials(self._lease, [config])
+        self._known += 1
+        return config, trial
+
+    def _config(self, number: int, parameters: Mapping[str, Scalar]) -> TrialConfig:
+        # A searched seed is the trial's seed itself, so that a trial can be repeated and replicates can be asked for.
+        searched = parameters.get("training.seed")
+        seed = derive_seed(self.spec.training.seed, "trial", number) if searched is None else int(str(searched))
+        return self._configure(number, parameters, seed)
+
+    @property
+    def _names(self) -> list[str]:
+        return [ARM, *(p.name for p in self.space.parameters)]
+
+    def _suggest(self, trial: optuna.trial.Trial) -> dict[str, Scalar]:
+        def ask(name: str, domain: Domain) -> Scalar:
+            if isinstance(domain, Uniform):
+                return trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)
+            if isinstance(domain, Integer):
+                return trial.suggest_int(name, domain.low, domain.high, step=domain.step)
+            return trial.suggest_categorical(name, domain.values)
+
+        return self.space.suggest(ask)
+
+    def _trials(self) -> list[Trial]:
+        return self._ledger.trials(self._lease.study_id)
+
+    def _rebuild(self, trials: Sequence[Trial]) -> optuna.Study:
+        objectives = self.spec.search.objectives
+        study = optuna.create_study(directions=[o.direction for o in objectives])
+        for trial in trials:
+            distributions = self._distributions(trial.config.parameters)
+            parameters = {name: trial.config.parameters[name] for name in distributions}
+            if trial.state is TrialState.WAITING:
+                study.enqueue_trial(parameters)
+                continue
+            pruned = trial.state is TrialState.PRUNED and len(trial.values) == 1
+            study.add_trial(
+                create_trial(
+                    state=OptunaState[trial.state.name],
+                    params=parameters,
+                    distributions=distributions,
+                    values=list(trial.values) if trial.state is TrialState.COMPLETE else None,
+                    intermediate_values={trial.epochs - 1: trial.values[0]} if pruned else {},
+                )
+            )
+        return study
+
+    def _distributions(self, parameters: Mapping[str, Scalar]) -> dict[str, BaseDistribution]:
+        arm = str(parameters[ARM])
+        found = {p.name: to_distribution(p.domain) for p in self.space.active(arm)}
+        return {ARM: to_distribution(Choice(values=self.space.arms)), **found} if len(self.space.arms) > 1 else found

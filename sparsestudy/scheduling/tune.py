@@ -1,0 +1,355 @@
+"""The executor: Ray Tune runs trials on reused workers until the search has none left.
+
+A Tune experiment is a disposable attempt at finishing what the ledger lists: it lives in a temporary folder and is
+never restored. Workers train; this process alone records. Epochs travel in parcels of about a second, because every
+report costs a round trip through the driver during which the worker waits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import ray
+from ray import tune
+from ray.tune import Callback, RunConfig, Stopper, Trainable, TuneConfig, Tuner
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from sparsestudy.errors import ConflictError
+from sparsestudy.scheduling.progress import Progress
+from sparsestudy.scheduling.search import StudySearch
+from sparsestudy.study import Failure, Measurement, StudySpec, TrialConfig, TrialState, trial_label
+from sparsestudy.tracking.ledger import Lease
+from sparsestudy.training.loop import Trainer
+
+PARCEL_SECONDS = 1.0
+METRIC, EPOCHS, PARCEL, ENDED = "objective", "epochs", "parcel", "ended"
+logger = logging.getLogger(__name__)
+
+
+class TrialWorker(Trainable):
+    """One worker process: trains one configuration after another, and reports parcels of epochs."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first trial."""
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial in the same process."""
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self._config = TrialConfig.model_validate_json(config["trial"])
+        self._metric: str = config["metric"]
+        self._rungs: list[int] = config["rungs"]
+        self._measurements: Iterator[Measurement] | None = None
+        self._last: Measurement | None = None
+
+    def step(self) -> dict[str, Any]:
+        """Train for about a second, to the next rung, or to the end."""
+        started, parcel, ended = time.monotonic(), [], ""
+        try:
+            if self._measurements is None:
+                self._measurements = iter(Trainer(self._config))
+            while time.monotonic() - started < PARCEL_SECONDS:
+                self._last = next(self._measurements, None)
+                if self._last is None:
+                    break
+                parcel.append(self._last.to_dict())
+                done = self._last.epoch + 1
+                if done == self._config.training.epochs:
+                    ended = json.dumps({"complete": True})
+                if ended or done in self._rungs:
+                    break
+        except Exception as error:
+            # Reported as a result rather than raised, so that the class and the message arrive as they are and the
+            # worker lives on for the next trial.
+            failure = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+            ended = json.dumps({"failure": failure})
+        return {PARCEL: json.dumps(parcel), ENDED: ended, "done": bool(ended), **self._standing(parcel)}
+
+    def _standing(self, parcel: list[dict[str, Any]]) -> dict[str, Any]:
+        if not parcel:
+            return {}
+        last = Measurement.from_dict(parcel[-1])
+        scalars = last.scalars()
+        return {EPOCHS: last.epoch + 1, METRIC: scalars.get(self._metric, 0.0)}
+
+    def cleanup(self) -> None:
+        """Drop the trial."""
+        self._measurements = None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: an interrupted trial is trained again from its seed."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load."""
+
+
+class _Bound:
+    """Base of what is bound to this process. Tune pickles its parts for a restore that we never ask for."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return str, (f"{type(self).__name__} of a process that is gone",)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+class LedgerSearcher(_Bound, Searcher):
+    """Hands the search's suggestions to Tune; how trials end is `Recorder`'s business."""
+
+    def __init__(self, search: StudySearch, slots: int, recorder: Recorder) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        self._search, self._slots, self._recorder = search, slots, recorder
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial, None while all slots are taken, FINISHED when there are no more."""
+        if self._search.live >= self._slots:
+            return None
+        asked = None if self._recorder.stopping.is_set() else self._search.ask()
+        if asked is None:
+            return None if self._search.live else str(Searcher.FINISHED)
+        config, _ = asked
+        self._recorder.took(trial_id, config)
+        spec = self._search.spec
+        return {
+            "trial": config.model_dump_json(),
+            "metric": spec.search.objectives[0].per_epoch,
+            "rungs": rungs(spec),
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing; see `Recorder`."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger has it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+class Recorder(_Bound, Callback):
+    """Writes what Tune reports into the ledger, and keeps the progress.
+
+    Attributes:
+        stopping: Set when the study is being interrupted: trials that end now have not ended.
+    """
+
+    def __init__(self, search: StudySearch, lease: Lease, progress: Progress) -> None:
+        self._search, self._lease, self._progress = search, lease, progress
+        self._numbers: dict[str, int] = {}
+        self._renewed = time.monotonic()
+        self.stopping = threading.Event()
+
+    def took(self, tune_id: str, config: TrialConfig) -> None:
+        """A trial was handed to Tune."""
+        self._numbers[tune_id] = config.number
+        self._progress.on_start(config.number, trial_label(config))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Keep the lease."""
+        if time.monotonic() - self._renewed > 10:
+            self._lease.renew()
+            self._renewed = time.monotonic()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Record a parcel."""
+        parcel = [Measurement.from_dict(data) for data in json.loads(result.pop(PARCEL, "[]"))]
+        number = self._numbers[trial.trial_id]
+        if parcel:
+            self._search.record(number, parcel)
+            self._progress.on_epochs(number, parcel[-1].epoch + 1)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Record an end: complete, failed with an error of its own, or pruned by the scheduler."""
+        ended = json.loads(trial.last_result.get(ENDED) or "{}")
+        if "failure" in ended:
+            self._finish(trial, TrialState.FAIL, Failure(**ended["failure"]))
+        elif ended:
+            self._finish(trial, TrialState.COMPLETE)
+        elif not self.stopping.is_set():
+            self._finish(trial, TrialState.PRUNED)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Record the death of a worker."""
+        path = Path(trial.error_file) if trial.error_file else None
+        text = path.read_text(errors="replace") if path and path.exists() else "no traceback is available"
+        message = "the worker process died; out of memory, killed, or crashed in native code"
+        self._finish(trial, TrialState.FAIL, Failure(kind="WorkerDied", message=message, traceback=text))
+
+    def _finish(self, trial: Any, state: TrialState, failure: Failure | None = None) -> None:
+        number = self._numbers.pop(trial.trial_id)
+        self._progress.on_finish(self._search.finish(number, state, failure))
+
+
+class _StopWhenAsked(_Bound, Stopper):
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stopping.is_set()
+
+
+def rungs(spec: StudySpec) -> list[int]:
+    """Epochs at which successive halving decides, in increasing order.
+
+    Example:
+        >>> spec = StudySpec.model_validate_json(
+        ...     '{"name": "x", "regularizers": [{"name": "none"}], "training": {"epochs": 40},'
+        ...     ' "stopping": {"rule": "asha", "grace_epochs": 4, "reduction_factor": 3}}'
+        ... )
+        >>> rungs(spec)
+        [4, 12, 36]
+    """
+    if spec.stopping.rule == "none":
+        return []
+    found, rung = [], spec.stopping.grace_epochs
+    while rung < spec.training.epochs:
+        found.append(rung)
+        rung *= spec.stopping.reduction_factor
+    return found
+
+
+def _scheduler(spec: StudySpec) -> TrialScheduler:
+    if spec.stopping.rule == "none":
+        return FIFOScheduler()
+    return AsyncHyperBandScheduler(
+        time_attr=EPOCHS,
+        metric=METRIC,
+        mode="max" if spec.search.objectives[0].direction == "maximize" else "min",
+        max_t=spec.training.epochs,
+        grace_period=spec.stopping.grace_epochs,
+        reduction_factor=spec.stopping.reduction_factor,
+    )
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """A Ray cluster for the time of the block: the one at ``address``, or one of our own on this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Tune's own files: the ledger replaces them.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "100000000"
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(
+        address=address or "local",
+        include_dashboard=None if address else False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def slots(spec: StudySpec) -> int:
+    """How many trials of this study fit on the cluster at once.
+
+    Raises:
+        ConflictError: Not even one does.
+    """
+    available, needs = ray.cluster_resources(), spec.resources
+    fits = [int(available.get("CPU", 0) // needs.cpus)]
+    if needs.gpus:
+        fits.append(int(available.get("GPU", 0) / needs.gpus + 1e-9))
+    if not min(fits):
+        raise ConflictError(
+            f"a trial needs {needs.cpus} CPUs and {needs.gpus:g} GPUs, the cluster has "
+            f"{available.get('CPU', 0):g} and {available.get('GPU', 0):g}; change resources in the study file"
+        )
+    return min(*fits, needs.concurrent or fits[0])
+
+
+def execute(search: StudySearch, lease: Lease, progress: Progress, watch: Callable[[], None] | None = None) -> bool:
+    """Run trials until the search has none left, or until SIGINT or SIGTERM.
+
+    Args:
+        search: What to run.
+        lease: The right to record.
+        progress: Kept up to date.
+        watch: Called several times a second.
+
+    Returns:
+        Whether it ran to the end; False if it was interrupted, in which case unfinished trials wait for the next
+        launch.
+    """
+    spec = search.spec
+    progress.slots = slots(spec)
+    recorder = Recorder(search, lease, progress)
+    resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+    with tempfile.TemporaryDirectory(prefix="sparsestudy-") as folder, _signals(recorder.stopping, progress):
+        tuner = Tuner(
+            tune.with_resources(TrialWorker, resources),
+            tune_config=TuneConfig(
+                search_alg=LedgerSearcher(search, progress.slots, recorder),
+                scheduler=_scheduler(spec),
+                num_samples=-1,
+                reuse_actors=True,
+            ),
+            run_config=RunConfig(
+                storage_path=folder,
+                callbacks=[recorder, *([_Watch(watch)] if watch else [])],
+                stop=_StopWhenAsked(recorder.stopping),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            search.abandon()
+    return not recorder.stopping.is_set()
+
+
+class _Watch(_Bound, Callback):
+    def __init__(self, watch: Callable[[], None]) -> None:
+        self._watch = watch
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._watch()
+
+
+@contextmanager
+def _signals(stopping: threading.Event, progress: Progress) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks the study to stop; the second ends the process at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+        progress.phase = "stopping (once more to stop at once)"
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

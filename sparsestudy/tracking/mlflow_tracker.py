@@ -1,0 +1,257 @@
+"""MLflow as a window on the ledger: one experiment per study, one parent run, one child run per trial for ever.
+
+A thread of the driver reads what the ledger has not delivered yet and ships it in batches. Everything it does may be
+repeated: runs are found again by a unique tag, metric points carry the timestamp they were measured at (MLflow keeps
+identical points once), parameters never change. While MLflow is away the ledger keeps growing and nobody waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsestudy.specfile import dump_yaml
+from sparsestudy.study import Measurement, Trial, TrialState, short_names, trial_label
+from sparsestudy.tracking.environment import environment_tags, installed
+from sparsestudy.tracking.ledger import Delivery, Ledger, StudyRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+KEY = "sparsestudy.key"
+STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+MINIMUM_EPOCHS = 25
+"""Epochs of a running trial that are worth a request; the rest of a trial travels with its end."""
+
+Artifacts = Callable[[Trial, list[Measurement]], Mapping[str, bytes]]
+"""What to attach to a finished trial: file name -> content."""
+
+
+def default_uri(folder: Path) -> str:
+    """The tracking URI of a study: MLFLOW_TRACKING_URI, or the SQLite store in the study's folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+
+
+class Tracker:
+    """Ships a study from the ledger to MLflow until closed.
+
+    Args:
+        ledger: Where to read; a ledger object of its own, used from the tracker's thread only.
+        record: The study.
+        folder: The study's folder; artifacts of the embedded store go below it.
+        artifacts: Makes the files of a finished trial.
+        period: Seconds between passes.
+
+    Attributes:
+        failures: Passes that failed; each was logged and tried again.
+    """
+
+    def __init__(
+        self, ledger: Ledger, record: StudyRecord, folder: Path, artifacts: Artifacts, period: float = 2.0
+    ) -> None:
+        self.uri = default_uri(folder)
+        self.failures = 0
+        self._ledger, self._record, self._folder, self._artifacts = ledger, record, folder, artifacts
+        self._period = period
+        self._closing = threading.Event()
+        self._client_: MlflowClient | None = None
+        self._experiment = ""
+        self._parent = ""
+        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+
+    def start(self) -> None:
+        """Begin shipping."""
+        self._thread.start()
+
+    def close(self, timeout: float = 60.0) -> bool:
+        """Ship what is left and stop; returns whether everything was delivered within ``timeout`` seconds."""
+        self._closing.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and not self._ledger.undelivered(self._record.id)
+
+    def finish(self, artifacts: Mapping[str, bytes], *, metrics: Mapping[str, float], complete: bool) -> None:
+        """Attach the study's outcome to the parent run, and close that run if the study is complete.
+
+        To be called after `close`.
+        """
+        self._connect()
+        self._attach(self._parent, artifacts)
+        for name, value in metrics.items():
+            self._client.log_metric(self._parent, name, value)
+        if complete:
+            self._client.set_terminated(self._parent)
+
+    # The thread
+
+    def _run(self) -> None:
+        delay = self._period
+        while True:
+            last = self._closing.is_set()
+            try:
+                self._connect()
+                while self._pass():
+                    continue
+                delay = self._period
+            except Exception as error:
+                # Whatever MLflow does, training goes on; the ledger keeps what was not delivered.
+                self.failures += 1
+                delay = min(60.0, 2 * delay)
+                logger.warning("MLflow at %s did not take a delivery, trying again: %s", self.uri, error)
+            if last:
+                return
+            self._closing.wait(delay)
+
+    def _pass(self) -> bool:
+        """Ship one lot; returns whether there may be more."""
+        lot = self._ledger.undelivered(self._record.id, minimum=MINIMUM_EPOCHS)
+        for delivery in lot:
+            self._ship(delivery)
+            self._ledger.mark_delivered(self._record.id, delivery)
+        return bool(lot)
+
+    @property
+    def _client(self) -> MlflowClient:
+        if self._client_ is None:
+            # MLflow asks its makers' servers unless told not to, and takes a second to import: here, not at the top.
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            os.environ.setdefault("DO_NOT_TRACK", "true")
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            from mlflow import MlflowClient
+
+            self._client_ = MlflowClient(tracking_uri=self.uri)
+        return self._client_
+
+    def _connect(self) -> None:
+        if self._parent:
+            return
+        self._experiment = self._find_experiment(self._record.name)
+        spec = self._record.spec
+        tags = {
+            "sparsestudy.kind": "study",
+            "sparsestudy.study": self._record.name,
+            "sparsestudy.digest": spec.digest,
+            "mlflow.note.content": spec.question,
+            **environment_tags(),
+        }
+        created = int(1000 * self._record.created)
+        run_id, fresh = self._find_run("study", self._record.name, created, tags)
+        if fresh:
+            self._attach(run_id, {"study.yaml": dump_yaml(spec).encode(), "environment.txt": installed().encode()})
+        else:
+            self._client.update_run(run_id, status="RUNNING")
+        self._ledger.set_run(self._record.id, run_id)
+        self._parent = run_id
+
+    def _find_experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            embedded = self.uri.startswith("sqlite:///")
+            location = (self._folder.resolve() / "artifacts").as_uri() if embedded else None
+            try:
+                return str(self._client.create_experiment(name, artifact_location=location))
+            except MlflowException:
+                found = self._client.get_experiment_by_name(name)  # somebody else was faster
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def _find_run(self, what: str, name: str, started: int, tags: Mapping[str, str]) -> tuple[str, bool]:
+        """The run with our key, created if there is none; and whether it is new."""
+        # The time of creation tells apart two studies of the same name in one store.
+        key = f"{self._record.name}/{self._record.created:.6f}/{what}"
+        runs = self._client.search_runs([self._experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
+        if runs:
+            return str(runs[0].info.run_id), False
+        run = self._client.create_run(self._experiment, start_time=started, run_name=name, tags={**tags, KEY: key})
+        return str(run.info.run_id), True
+
+    def _ship(self, delivery: Delivery) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        trial = delivery.trial
+        run_id = trial.run_id or self._create(trial)
+        main = trial.config.measures.main
+        points = [
+            Metric(name, value, m.timestamp, m.epoch)
+            for m in delivery.measurements
+            for name, value in epoch_metrics(m, main).items()
+        ]
+        tags, parameters = [], []
+        if delivery.closing:
+            at = int(1000 * (trial.finished or 0))
+            points += [Metric(name, value, at, 0) for name, value in headline_metrics(trial).items()]
+            tags = [RunTag(k, v) for k, v in end_tags(trial).items()]
+            parameters = [Param(name, str(value)) for name, value in trial.config.parameters.items()]
+            parameters.append(Param("seed", str(trial.config.seed)))
+        self._client.log_batch(run_id, points, parameters, tags)
+        if delivery.closing:
+            trajectory = self._ledger.trajectory(self._record.id, trial.number)
+            self._attach(run_id, self._artifacts(trial, trajectory))
+            self._client.set_terminated(run_id, STATUS[trial.state], int(1000 * (trial.finished or 0)))
+
+    def _create(self, trial: Trial) -> str:
+        config = trial.config
+        tags = {
+            "mlflow.parentRunId": self._parent,
+            "sparsestudy.kind": "trial",
+            "sparsestudy.study": self._record.name,
+            "sparsestudy.trial": str(trial.number),
+            "sparsestudy.arm": config.arm,
+            "sparsestudy.methods": "+".join(str(method["method"]) for method in config.methods),
+            **{f"sparsestudy.parameter.{name}": str(value) for name, value in config.parameters.items()},
+        }
+        started = int(1000 * (trial.started or 0))
+        run_id, _ = self._find_run(f"trial/{trial.number}", trial_label(config), started, tags)
+        self._ledger.set_run(self._record.id, run_id, trial.number)
+        return run_id
+
+    def _attach(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        if not files:
+            return
+        with tempfile.TemporaryDirectory(prefix="sparsestudy-") as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self._client.log_artifacts(run_id, folder)
+
+
+def epoch_metrics(measurement: Measurement, main: str) -> dict[str, float]:
+    """What one epoch adds to a run: the scalars, and the main measure of each layer on the validation probe set."""
+    layers = measurement.series(main)
+    all_layers = measurement.statistics.get("validation", {})
+    short = short_names(all_layers)
+    return {
+        **measurement.scalars(),
+        "learning_rate": measurement.learning_rate,
+        **{f"sparsity/{main}/{short[layer]}": value for layer, value in layers.items()},
+    }
+
+
+def headline_metrics(trial: Trial) -> dict[str, float]:
+    """``best/…`` and ``final/…`` values under the short names of layers."""
+    prefixes = ("best/sparsity/", "final/sparsity/")
+    layers = {k.split("/", 2)[2] for k in trial.headlines if k.startswith(prefixes)} - {"mean"}
+    short = short_names(sorted(layers))
+
+    def rename(key: str) -> str:
+        head, _, layer = key.rpartition("/")
+        return f"{head}/{short.get(layer, layer)}" if key.startswith(prefixes) else key
+
+    return {rename(key): value for key, value in trial.headlines.items()}
+
+
+def end_tags(trial: Trial) -> dict[str, str]:
+    """How a trial ended."""
+    tags = {"sparsestudy.state": str(trial.state), "sparsestudy.epochs": str(trial.epochs)}
+    tags["sparsestudy.attempts"] = str(trial.attempts)
+    if trial.failure is not None:
+        tags["sparsestudy.failure"] = f"{trial.failure.kind}: {trial.failure.message}"[:5000]
+        tags["mlflow.note.content"] = f"```\n{trial.failure.traceback[-4000:]}\n```"
+    return tags
