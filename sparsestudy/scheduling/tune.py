@@ -24,6 +24,7 @@ from typing import Any, Self
 import ray
 from ray import tune
 from ray.tune import Callback, RunConfig, Stopper, Trainable, TuneConfig, Tuner
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -268,6 +269,26 @@ def cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def _patient_reuse() -> Iterator[None]:
+    """Keep Tune from giving a freed worker to a trial whose own worker is still starting.
+
+    Tune would throw the starting worker away. A worker takes seconds to import what it needs, so a study of shorter
+    trials would go on throwing away every worker but one. The freed worker goes to the next trial instead.
+    """
+    original = TuneController._maybe_reuse_cached_actor
+
+    def reuse(self: Any, trial: Any) -> bool:
+        starting = trial in self._trial_to_actor and trial not in self._resetting_trials
+        return not starting and bool(original(self, trial))
+
+    TuneController._maybe_reuse_cached_actor = reuse
+    try:
+        yield
+    finally:
+        TuneController._maybe_reuse_cached_actor = original
+
+
 def slots(spec: StudySpec) -> int:
     """How many trials of this study fit on the cluster at once.
 
@@ -301,9 +322,15 @@ def execute(search: StudySearch, lease: Lease, progress: Progress, watch: Callab
     """
     spec = search.spec
     progress.slots = slots(spec)
+    # All workers start at once; Tune's default is one after the other.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(progress.slots)
     recorder = Recorder(search, lease, progress)
     resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
-    with tempfile.TemporaryDirectory(prefix="sparsestudy-") as folder, _signals(recorder.stopping, progress):
+    with (
+        tempfile.TemporaryDirectory(prefix="sparsestudy-") as folder,
+        _patient_reuse(),
+        _signals(recorder.stopping, progress),
+    ):
         tuner = Tuner(
             tune.with_resources(TrialWorker, resources),
             tune_config=TuneConfig(

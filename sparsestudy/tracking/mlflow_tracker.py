@@ -121,6 +121,7 @@ class Tracker:
             # MLflow asks its makers' servers unless told not to, and takes a second to import: here, not at the top.
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             os.environ.setdefault("DO_NOT_TRACK", "true")
+            os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
             logging.getLogger("alembic").setLevel(logging.WARNING)
             from mlflow import MlflowClient
 
