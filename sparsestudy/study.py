@@ -496,6 +496,13 @@ class Measurement:
         layers = self.statistics.get(split, {})
         return {layer: v for layer, values in layers.items() if (v := values.get(measure)) is not None}
 
+    def value(self, metric: str, measure: str) -> float | None:
+        """A scalar metric, or ``sparsity/mean`` of a measure; None where that is undefined or was not measured."""
+        if metric == SPARSITY:
+            layers = self.series(measure)
+            return sum(layers.values()) / len(layers) if layers else None
+        return self.scalars()[metric]
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data for JSON."""
         return asdict(self)
@@ -538,10 +545,11 @@ def headlines(trajectory: Sequence[Measurement], measure: str) -> dict[str, floa
     found: dict[str, float] = {"best/epoch": float(best.epoch), "final/epoch": float(trajectory[-1].epoch)}
     for when, at in (("best", best), ("final", trajectory[-1])):
         found |= {f"{when}/{name}": value for name, value in at.scalars().items()}
-        layers = _measured_at_or_before(trajectory, at.epoch).series(measure)
-        found |= {f"{when}/sparsity/{layer}": value for layer, value in layers.items()}
-        if layers:
-            found[f"{when}/{SPARSITY}"] = sum(layers.values()) / len(layers)
+        measured = _measured_at_or_before(trajectory, at.epoch)
+        found |= {f"{when}/sparsity/{layer}": value for layer, value in measured.series(measure).items()}
+        mean = measured.value(SPARSITY, measure)
+        if mean is not None:
+            found[f"{when}/{SPARSITY}"] = mean
     return found
 
 

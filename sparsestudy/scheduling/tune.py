@@ -14,7 +14,6 @@ import signal
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any, Self
 
 import ray
 from ray import tune
-from ray.tune import Callback, RunConfig, Stopper, Trainable, TuneConfig, Tuner
+from ray.tune import Callback, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -31,73 +30,11 @@ from ray.tune.search import Searcher
 from sparsestudy.errors import ConflictError
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
+from sparsestudy.scheduling.worker import ENDED, EPOCHS, METRIC, PARCEL, TrialWorker
 from sparsestudy.study import Failure, Measurement, StudySpec, TrialConfig, TrialState, trial_label
 from sparsestudy.tracking.ledger import Lease
-from sparsestudy.training.loop import Trainer
 
-PARCEL_SECONDS = 1.0
-METRIC, EPOCHS, PARCEL, ENDED = "objective", "epochs", "parcel", "ended"
 logger = logging.getLogger(__name__)
-
-
-class TrialWorker(Trainable):
-    """One worker process: trains one configuration after another, and reports parcels of epochs."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """Take the first trial."""
-        self._take(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial in the same process."""
-        self._take(new_config)
-        return True
-
-    def _take(self, config: dict[str, Any]) -> None:
-        self._config = TrialConfig.model_validate_json(config["trial"])
-        self._metric: str = config["metric"]
-        self._rungs: list[int] = config["rungs"]
-        self._measurements: Iterator[Measurement] | None = None
-        self._last: Measurement | None = None
-
-    def step(self) -> dict[str, Any]:
-        """Train for about a second, to the next rung, or to the end."""
-        started, parcel, ended = time.monotonic(), [], ""
-        try:
-            if self._measurements is None:
-                self._measurements = iter(Trainer(self._config))
-            while time.monotonic() - started < PARCEL_SECONDS:
-                self._last = next(self._measurements, None)
-                if self._last is None:
-                    break
-                parcel.append(self._last.to_dict())
-                done = self._last.epoch + 1
-                if done == self._config.training.epochs:
-                    ended = json.dumps({"complete": True})
-                if ended or done in self._rungs:
-                    break
-        except Exception as error:
-            # Reported as a result rather than raised, so that the class and the message arrive as they are and the
-            # worker lives on for the next trial.
-            failure = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-            ended = json.dumps({"failure": failure})
-        return {PARCEL: json.dumps(parcel), ENDED: ended, "done": bool(ended), **self._standing(parcel)}
-
-    def _standing(self, parcel: list[dict[str, Any]]) -> dict[str, Any]:
-        if not parcel:
-            return {}
-        last = Measurement.from_dict(parcel[-1])
-        scalars = last.scalars()
-        return {EPOCHS: last.epoch + 1, METRIC: scalars.get(self._metric, 0.0)}
-
-    def cleanup(self) -> None:
-        """Drop the trial."""
-        self._measurements = None
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: an interrupted trial is trained again from its seed."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing to load."""
 
 
 class _Bound:
@@ -180,8 +117,8 @@ class Recorder(_Bound, Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record an end: complete, failed with an error of its own, or pruned by the scheduler."""
         ended = json.loads(trial.last_result.get(ENDED) or "{}")
-        if "failure" in ended:
-            self._finish(trial, TrialState.FAIL, Failure(**ended["failure"]))
+        if "kind" in ended:
+            self._finish(trial, TrialState.FAIL, Failure(**ended))
         elif ended:
             self._finish(trial, TrialState.COMPLETE)
         elif not self.stopping.is_set():

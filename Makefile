@@ -1,0 +1,45 @@
+# Every verb sets up what it needs, once: a virtual environment in .venv with everything in requirements.lock.
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+BIN := .venv/bin
+STUDY ?= studies/quickstart.yaml
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: study test check bench ui clean lock
+
+study: .venv/ready
+	$(BIN)/sparsestudy run $(STUDY)
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sparsestudy schema | cmp - studies/schema.json
+
+bench: .venv/ready
+	$(BIN)/python -m tests.benchmarks.throughput
+
+ui: .venv/ready
+	$(BIN)/sparsestudy ui $(basename $(notdir $(STUDY)))
+
+clean:
+	rm -rf .venv
+
+lock: .venv/uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade --generate-hashes \
+	  --no-header --no-annotate --quiet --output-file requirements.lock
+
+.venv/uv:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	touch $@
+
+.venv/ready: .venv/uv requirements.lock pyproject.toml
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	touch $@

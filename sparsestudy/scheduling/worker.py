@@ -1,0 +1,86 @@
+"""What runs in a worker process: it trains, and reports; it records nothing and knows no study.
+
+Epochs travel in parcels of about a second, because every report costs a round trip through the driver during which the
+worker waits. Kept apart from the driver's modules, which a worker need not import.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from ray.tune import Trainable
+
+from sparsestudy.study import Measurement, TrialConfig
+from sparsestudy.training.loop import Trainer
+
+PARCEL_SECONDS = 1.0
+METRIC, EPOCHS, PARCEL, ENDED = "objective", "epochs", "parcel", "ended"
+
+
+class TrialWorker(Trainable):
+    """One worker process: trains one configuration after another, and reports parcels of epochs."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first trial."""
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial in the same process."""
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self._task = config
+        self._measurements: Iterator[Measurement] | None = None
+
+    def step(self) -> dict[str, Any]:
+        """Train for about a second, to the next rung, or to the end."""
+        parcel: list[Measurement] = []
+        ended: dict[str, Any] = {}
+        try:
+            ended["complete"] = self._train(parcel)
+        except Exception as error:
+            # Reported as a result rather than raised, so that the class and the message arrive as they are and the
+            # worker lives on for the next trial.
+            ended = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+        done = bool(ended.get("complete", True))
+        standing = {EPOCHS: parcel[-1].epoch + 1, METRIC: self._standing(parcel[-1])} if parcel else {}
+        return {
+            PARCEL: json.dumps([m.to_dict() for m in parcel]),
+            ENDED: json.dumps(ended) if done else "",
+            "done": done,
+            **standing,
+        }
+
+    def _train(self, parcel: list[Measurement]) -> bool:
+        """Add epochs to the parcel until it is full; returns whether the trial is complete."""
+        if self._measurements is None:
+            self._config = TrialConfig.model_validate_json(self._task["trial"])
+            self._measurements = iter(Trainer(self._config))
+        started = time.monotonic()
+        for measurement in self._measurements:
+            parcel.append(measurement)
+            done = measurement.epoch + 1
+            if done == self._config.training.epochs:
+                return True
+            if done in self._task["rungs"] or time.monotonic() - started > PARCEL_SECONDS:
+                return False
+        raise AssertionError("a trial ends at its last epoch")
+
+    def _standing(self, measurement: Measurement) -> float:
+        value = measurement.value(self._task["metric"], self._config.measures.main)
+        return float("nan") if value is None else value
+
+    def cleanup(self) -> None:
+        """Drop the trial."""
+        self._measurements = None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: an interrupted trial is trained again from its seed."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load."""
