@@ -6,7 +6,7 @@ checked at its corners against the very classes that will train.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,10 +15,10 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from sparsestudy import measures, regularizers
-from sparsestudy.errors import NotFoundError, Problem, SparseStudyError, SpecError, listing, suggest
+from sparsestudy.errors import NotFoundError, Problem, SparseStudyError, SpecError, listing, shown, suggest
 from sparsestudy.regularizers import LayerRegularizer
-from sparsestudy.space import Domain, Parameter, Scalar, SearchSpace, fill, leaves
-from sparsestudy.specfile import Draft, Path_
+from sparsestudy.space import Domain, Parameter, Scalar, SearchSpace, Uniform, fill, leaves
+from sparsestudy.specfile import Draft, Path_, describe, spell
 from sparsestudy.study import (
     AUTO,
     SCALARS,
@@ -27,7 +27,10 @@ from sparsestudy.study import (
     DataSpec,
     MethodSpec,
     ModelSpec,
+    Section,
+    StoppingSpec,
     StudySpec,
+    TrainingSpec,
     objective_names,
 )
 from sparsestudy.training import data, models
@@ -57,9 +60,9 @@ class Checker:
         if "data" not in self.draft.broken:
             self.dataset = self._load(self.spec.data)
         if self.dataset is not None and "model" not in self.draft.broken:
-            self.model = self._build(self.spec.model)
+            self.model = self._build(self.spec.model, self.dataset)
         if self.model is not None:
-            self.layers = self._discover(self.model)
+            self.layers = self._discover(self.model, self.dataset)
         if "regularizers" not in self.draft.broken:
             for index, arm in zip(self.draft.arms, self.spec.regularizers, strict=True):
                 self._arm(("regularizers", index), arm)
@@ -98,11 +101,11 @@ class Checker:
             self.add(path or ("data", "name"), str(error))
         return None
 
-    def _build(self, spec: ModelSpec, path: Path_ | None = None) -> nn.Module | None:
-        assert self.dataset is not None
+    def _build(self, spec: ModelSpec, dataset: data.Dataset | None, path: Path_ | None = None) -> nn.Module | None:
+        assert dataset is not None
         try:
             with torch.random.fork_rng():
-                return models.build(spec, self.dataset.input_shape, self.dataset.classes)
+                return models.build(spec, dataset.input_shape, dataset.classes)
         except SpecError as error:
             for problem in error.problems:
                 self.add(path or tuple(problem.path.split(".")), problem.message)
@@ -110,10 +113,10 @@ class Checker:
             self.add(path or ("model", "name"), str(error))
         return None
 
-    def _discover(self, model: nn.Module) -> list[Layer]:
-        assert self.dataset is not None
+    def _discover(self, model: nn.Module, dataset: data.Dataset | None) -> list[Layer]:
+        assert dataset is not None
         try:
-            return discover(model, torch.zeros(2, *self.dataset.input_shape))
+            return discover(model, torch.zeros(2, *dataset.input_shape))
         except NotFoundError as error:
             self.add(("model", "name"), str(error))
             return []
@@ -124,18 +127,23 @@ class Checker:
         if not names:
             return {}
         good = {}
-        for pattern, value in patterns.items():
+        for index, (pattern, value) in enumerate(patterns.items()):
             try:
                 expand({pattern: value}, names)
                 good[pattern] = value
             except NotFoundError as error:
                 hints = [*names, *(f"{name.rpartition('.')[0]}.*" for name in names if "." in name)]
-                self.add((*path, pattern), f"{error}{suggest(pattern, hints)}")
+                self.add(self._entry(path, pattern, index), f"{error}{suggest(pattern, hints)}")
         try:
             return expand(good, names)
         except ValueError as error:
             self.add(path, str(error))
             return {}
+
+    def _entry(self, path: Path_, key: str, index: int) -> Path_:
+        """Path of an entry of a mapping, of a list, or of a single word that stands for a list."""
+        found: tuple[Path_, ...] = ((*path, key), (*path, index))
+        return next((p for p in found if spell(p) in self.draft.lines), path)
 
     # Arms
 
@@ -169,12 +177,15 @@ class Checker:
             return
         template: Template = {"method": spec.method}
         for key, value in spec.template().items():
+            if key not in kind.model_fields:
+                self.add((*path, key), _no_parameter(spec.method, key, list(kind.model_fields)))
+                continue
             if value == AUTO and key in kind.search:
                 value = kind.search[key]
             elif value == AUTO:
                 self.add((*path, key), f"{spec.method} recommends no range for {key!r}; give a value or a domain")
                 continue
-            if key == "targets" and key in kind.model_fields:
+            if key == "targets":
                 ranges = {p: kind.search[key] if v == AUTO else v for p, v in value.items()}
                 value = self._expand((*path, key), ranges)
             elif key == "strength" and isinstance(value, Mapping):
@@ -183,7 +194,7 @@ class Checker:
                     continue
                 ranges = {p: kind.search[key] if v == AUTO else v for p, v in value.items()}
                 value = self._expand((*path, key), ranges)
-            elif key == "layers" and key in kind.model_fields:
+            elif key == "layers":
                 value = tuple(self._expand((*path, key), dict.fromkeys(value)))
             template[key] = value
         if "targets" in template and "layers" in template and template["targets"]:
@@ -193,17 +204,20 @@ class Checker:
 
     def _corners(self, path: Path_, template: Template) -> None:
         """Build the method at every corner of its domains, one domain at a time."""
+        kind = regularizers.kind(template["method"])
+        template = {key: value for key, value in template.items() if key != "method"}
         domains = dict(leaves(template))
         first = {name: domain.corners()[0] for name, domain in domains.items()}
-        seen: set[tuple[str, str]] = set()
+        seen: set[tuple[Path_, str]] = set()
         for point in _one_at_a_time(first, domains):
             try:
-                regularizers.get(**fill(template, point))
-            except SpecError as error:
-                for problem in error.problems:
-                    if (problem.path, problem.message) not in seen:
-                        seen.add((problem.path, problem.message))
-                        self.add((*path, *problem.path.split(".", 1)), problem.message)
+                kind(**fill(template, point))
+            except ValidationError as error:
+                for found in error.errors(include_url=False):
+                    here, message = (*path, *found["loc"]), describe(found)
+                    if (here, message) not in seen:
+                        seen.add((here, message))
+                        self.add(here, message)
 
     # Everything else
 
@@ -214,7 +228,7 @@ class Checker:
             try:
                 outputs += measures.get(name).outputs
             except NotFoundError as error:
-                self.add(("measures", "names", index), str(error))
+                self.add(self._entry(("measures", "names"), name, index), str(error))
         if outputs and spec.main not in outputs:
             self.add(
                 ("measures", "main"),
@@ -226,33 +240,59 @@ class Checker:
         for path, domain in self.spec.search.parameters.items():
             here = ("search", "parameters", path)
             if not path.startswith(tuple(f"{part}." for part in SEARCHABLE)):
-                hint = suggest(path, _dotted())
-                self.add(here, f"not a hyperparameter; allowed: a path below {listing(SEARCHABLE)}{hint}")
+                allowed = f"a path below {listing(SEARCHABLE)}"
+                if path.startswith("regularizers"):
+                    allowed = f"{allowed}; what a method takes is searched where it stands, below regularizers"
+                self.add(here, f"not a hyperparameter; allowed: {allowed}{suggest(path, _dotted())}")
                 continue
-            if path.startswith(("training.", "data.")) and path not in _dotted() and ".arguments." not in path:
+            if not path.startswith(("model.arguments.", "data.arguments.")) and path not in _dotted():
                 self.add(here, f"no such setting; allowed: {listing(_dotted())}{suggest(path, _dotted())}")
                 continue
+            before = len(self.problems)
             for corner in domain.corners():
                 self._corner(here, path, corner)
+            found = list(dict.fromkeys(self.problems[before:]))
+            if isinstance(domain, Uniform) and found and all(p.message.startswith(_WHOLE) for p in found):
+                found = [self.draft.problem(here, "needs whole numbers; search it with int")]
+            self.problems[before:] = found
 
     def _corner(self, here: Path_, path: str, value: Scalar) -> None:
+        """Try one value of a searched setting on all that depends on it."""
         section = path.split(".", 1)[0]
         if section in self.draft.broken:
             return
-        raw = {section: self.spec.model_dump(mode="json")[section]}
-        set_path(raw, path.split("."), value)
-        kinds: dict[str, type[BaseModel]] = {"training": type(self.spec.training), "data": DataSpec, "model": ModelSpec}
-        try:
-            changed = kinds[section].model_validate_json(json.dumps(raw[section]))
-        except ValidationError as error:
-            self.add(here, f"{value!r} is not allowed: {error.errors()[0]['msg'].lower()}")
+        raw: dict[str, Any] = {section: self.spec.model_dump(mode="json")[section]}
+        above: Any = raw
+        for key in path.split(".")[:-1]:
+            above = above.get(key) if isinstance(above, dict) else None
+        if not isinstance(above, dict):
+            self.add(here, f"{path.rpartition('.')[0]} has nothing below it; search a setting of its own")
             return
+        set_path(raw, path.split("."), value)
+        try:
+            changed = type(getattr(self.spec, section)).from_dict(raw[section])
+        except ValidationError as error:
+            self.add(here, describe(error.errors(include_url=False)[0]))
+        else:
+            self._try(here, value, changed)
+
+    def _try(self, here: Path_, value: Scalar, changed: Section) -> None:
+        if isinstance(changed, TrainingSpec):
+            known = _contradictions(self.spec.training, self.spec.stopping)
+            for path, message in _contradictions(changed, self.spec.stopping):
+                if path not in [p for p, _ in known]:
+                    self.add(here, f"{shown(value)} does not go with {spell(path)}: {message}")
+            return
+        dataset, model = self.dataset, self.spec.model
         if isinstance(changed, DataSpec):
-            self._load(changed, here)
-        elif isinstance(changed, ModelSpec) and self.dataset is not None:
-            model = self._build(changed, here)
-            if model is not None and self.layers and _names(self._discover(model)) != _names(self.layers):
-                self.add(here, f"{value!r} gives the network other layers; all trials of a study need the same layers")
+            dataset = self._load(changed, here)
+        elif isinstance(changed, ModelSpec):
+            model = changed
+        if dataset is None or not self.layers:
+            return
+        built = self._build(model, dataset, here)
+        if built is not None and _names(self._discover(built, dataset)) != _names(self.layers):
+            self.add(here, f"{shown(value)} gives the network other layers; all trials of a study need the same layers")
 
     def _search(self) -> None:
         spec = self.spec.search
@@ -261,9 +301,10 @@ class Checker:
         for index, objective in enumerate(spec.objectives):
             here = ("search", "objectives", index, "metric")
             if objective.metric not in allowed:
-                known = f"best/ or final/ and {listing((*SCALARS, SPARSITY))}"
-                hint = suggest(objective.metric, allowed)
-                self.add(here, f"no metric named {objective.metric!r}; allowed: {known}{hint}")
+                known = f"best/… or final/… and one of {listing((*SCALARS, SPARSITY))}"
+                self.add(
+                    here, f"no metric named {objective.metric!r}; allowed: {known}{_likely_metric(objective.metric)}"
+                )
             elif objective.metric in seen:
                 self.add(here, f"{objective.metric!r} stands twice; keep one")
             seen.add(objective.metric)
@@ -274,7 +315,7 @@ class Checker:
         if self.spec.stopping.rule != "none" and len(spec.objectives) > 1:
             self.add(
                 ("stopping", "rule"),
-                f"{self.spec.stopping.rule} needs a single objective, got {len(spec.objectives)}; allowed: none",
+                f"{self.spec.stopping.rule} needs a single objective, got {len(spec.objectives)}; several need none",
             )
 
     def _grid(self) -> None:
@@ -285,23 +326,47 @@ class Checker:
                 ("search", "sampler"), f"grid: {parameter.name} is continuous; give it a step or a choice of values"
             )
         trials = self.spec.search.trials
-        if not continuous and space.arms and trials is not None and trials != len(space.grid()):
-            self.add(
-                ("search", "trials"),
-                f"the grid has {len(space.grid())} points, got {trials}; leave it out, every point runs once",
-            )
+        mistaken = [*self.draft.problems, *self.problems]
+        if any(p.path.startswith(("regularizers", "search.parameters")) for p in mistaken):
+            return  # the grid is not what the file says
+        if not continuous and trials is not None and trials != (points := len(space.grid())):
+            count = f"{points} point{'s' if points > 1 else ''}"
+            self.add(("search", "trials"), f"the grid has {count}, got {trials}; leave it out, every point runs once")
 
     def _training(self) -> None:
-        training, stopping = self.spec.training, self.spec.stopping
-        epochs, warmup = training.epochs, training.schedule.warmup_epochs
-        if warmup >= epochs:
-            here: Path_ = ("training", "schedule", "warmup_epochs")
-            self.add(here, f"must be less than the {epochs} epochs of a trial, got {warmup}")
-        if training.optimizer.nesterov and (training.optimizer.name != "sgd" or not training.optimizer.momentum):
-            self.add(("training", "optimizer", "nesterov"), "nesterov needs optimizer sgd with a momentum above 0")
-        if stopping.rule != "none" and stopping.grace_epochs >= epochs:
-            here = ("stopping", "grace_epochs")
-            self.add(here, f"must be less than the {epochs} epochs of a trial, got {stopping.grace_epochs}")
+        if "training" not in self.draft.broken:
+            for path, message in _contradictions(self.spec.training, self.spec.stopping):
+                self.add(path, message)
+
+
+_WHOLE = "needs a whole number"
+
+
+def _contradictions(training: TrainingSpec, stopping: StoppingSpec) -> list[tuple[Path_, str]]:
+    """Settings of training that are allowed each, but not together."""
+    found: list[tuple[Path_, str]] = []
+    epochs, warmup, optimizer = training.epochs, training.schedule.warmup_epochs, training.optimizer
+    less = f"must be less than the {epochs} epochs of a trial, got"
+    if warmup >= epochs:
+        found.append((("training", "schedule", "warmup_epochs"), f"{less} {warmup}"))
+    if optimizer.nesterov and (optimizer.name != "sgd" or not optimizer.momentum):
+        message = f"needs optimizer sgd with a momentum above 0, got {optimizer.name} with {shown(optimizer.momentum)}"
+        found.append((("training", "optimizer", "nesterov"), message))
+    if stopping.rule != "none" and stopping.grace_epochs >= epochs:
+        found.append((("stopping", "grace_epochs"), f"{less} {stopping.grace_epochs}"))
+    return found
+
+
+def _no_parameter(method: str, key: str, known: list[str]) -> str:
+    what = "sparsity targets" if key == "targets" else f"parameter {key!r}"
+    takes = f"its parameters: {listing(known)}" if known else "it takes no parameters"
+    return f"{method} has no {what}; {takes}{suggest(key, known)}"
+
+
+def _likely_metric(found: str) -> str:
+    """Words of other tools in ours, and the validation split first where none is named."""
+    spelled = re.sub(r"\bval\b", "validation", re.sub(r"\bacc\b", "accuracy", found.replace("_", "/")))
+    return suggest(spelled, sorted(objective_names(), key=lambda name: "validation" not in name))
 
 
 def _names(layers: list[Layer]) -> list[str]:

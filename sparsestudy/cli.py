@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +40,8 @@ app = typer.Typer(
 )
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 200  # nobody's window: a table in a pipe should not be folded at 80 columns
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Study file (YAML).")]
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a recorded study; `list` shows them.")]
@@ -143,7 +145,7 @@ def list_() -> None:
                 escape(name),
                 f"{done}/{_total(study)}",
                 _where(study),
-                f"{datetime.fromtimestamp(study.record.created, UTC):%Y-%m-%d %H:%M}",
+                f"{datetime.fromtimestamp(study.record.created):%Y-%m-%d %H:%M}",
                 escape(study.spec.question),
             )
     console.print(table)
@@ -251,9 +253,10 @@ class _Lines:
 
 
 def _counts(progress: Progress) -> str:
-    states = ", ".join(f"{n} {state.lower()}" for state, n in sorted(progress.states.items()))
-    running = f", {len(progress.running)} running" if progress.running else ""
-    return f"{progress.finished}/{progress.total} trials" + (f" ({states}{running})" if states or running else "")
+    counts = [f"{n} {state.lower()}" for state, n in sorted(progress.states.items())]
+    if progress.running:
+        counts.append(f"{len(progress.running)} running")
+    return f"{progress.finished}/{progress.total} trials" + (f" ({', '.join(counts)})" if counts else "")
 
 
 def _pace(progress: Progress) -> str:

@@ -16,7 +16,10 @@ A message says what was wrong, what was found, what is allowed and what to do ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -89,14 +92,44 @@ def suggest(found: str, allowed: Iterable[str]) -> str:
     Example:
         >>> suggest("epoch", ["epochs", "batch_size"])
         "; did you mean 'epochs'?"
+        >>> suggest("training.lr", ["training.seed", "training.optimizer.lr"])
+        "; did you mean 'training.optimizer.lr'?"
         >>> suggest("zebra", ["epochs"])
         ''
     """
     names = [str(name) for name in allowed]
+    fuller = next((name for name in names if _is_short_for(found, name)), None)
+    if fuller is not None:
+        return f"; did you mean {fuller!r}?"
     # Case and hyphens are the commonest slips, and cost more edits than they should.
     folded = {name.lower().replace("-", "_"): name for name in names}
-    close = get_close_matches(found.lower().replace("-", "_"), list(folded), n=1, cutoff=0.6)
+    close = get_close_matches(found.lower().replace("-", "_"), list(folded), n=1, cutoff=0.61)
     return f"; did you mean {folded[close[0]]!r}?" if close else ""
+
+
+def _is_short_for(found: str, name: str) -> bool:
+    """Whether a dotted or slashed name lacks only some of its components, though not the last one."""
+    given, full = re.split(r"[./]", found.lower()), re.split(r"[./]", name.lower())
+    rest = iter(full)
+    return given[-1] == full[-1] and len(given) < len(full) and all(part in rest for part in given)
+
+
+def shown(value: object) -> str:
+    """Spell a value as a study file does, for a message.
+
+    Example:
+        >>> shown({"step": [True, None, 1.0, float("inf"), "word"]})
+        '{step: [true, null, 1, .inf, "word"]}'
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(shown(item) for item in value) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def listing(names: Iterable[object]) -> str:

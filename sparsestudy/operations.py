@@ -27,7 +27,7 @@ from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.specfile import dump_yaml, read
 from sparsestudy.study import Measurement, StudySpec, Trial, TrialState
 from sparsestudy.tracking.ledger import Ledger, StudyRecord
-from sparsestudy.tracking.mlflow_tracker import Tracker, default_uri
+from sparsestudy.tracking.mlflow_tracker import QUIET, Tracker, default_uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -389,12 +389,7 @@ def ui_command(name: str, port: int) -> tuple[list[str], dict[str, str]]:
     """The command and environment that serve the MLflow pages of a study on this machine."""
     with open_study(name) as study:
         uri = default_uri(study.folder)
-    environment = {
-        **os.environ,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
+    environment = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     command = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     return [*command, "--workers", "1"], environment
 

@@ -57,7 +57,7 @@ class Plan:
         sections = {name: spec.model_dump(mode="json")[name] for name in ("data", "model", "training", "measures")}
         for path in spec.search.parameters:
             set_path(sections, path.split("."), parameters[path])
-        return TrialConfig.model_validate(
+        return TrialConfig.from_dict(
             {
                 "study": spec.name,
                 "number": number,
@@ -68,8 +68,7 @@ class Plan:
                 "seed": seed,
                 "threads": spec.resources.cpus,
                 "device": "cuda" if spec.resources.gpus else "cpu",
-            },
-            strict=False,
+            }
         )
 
     def mlflow_rows(self) -> int:
@@ -105,7 +104,7 @@ def single_point(spec: StudySpec, config: TrialConfig, name: str) -> StudySpec:
     }
     sections = {key: config.model_dump(mode="json")[key] for key in ("data", "model", "training")}
     point = {**recorded, "name": name, **sections, "regularizers": [arm], "search": search, "stopping": {}}
-    return StudySpec.model_validate(point, strict=False)
+    return StudySpec.from_dict(point)
 
 
 def resolve(draft: Draft) -> Plan:

@@ -14,9 +14,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, TypeAlias
 
-from sparsestudy.errors import NotFoundError, listing, suggest
+from sparsestudy.errors import NotFoundError, listing, shown, suggest
 
 Scalar: TypeAlias = bool | int | float | str | None
 
@@ -36,22 +37,22 @@ class Uniform:
     def __post_init__(self) -> None:
         kind = "log_uniform" if self.log else "uniform"
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError(f"{kind} needs two finite numbers, got [{self.low}, {self.high}]")
+            raise ValueError(f"{kind} needs two finite numbers, got {shown([self.low, self.high])}")
         if not self.low < self.high:
-            raise ValueError(f"{kind} needs low < high, got [{self.low:g}, {self.high:g}]")
+            raise ValueError(f"{kind} needs low < high, got {shown([self.low, self.high])}")
         if self.log and self.low <= 0:
-            raise ValueError(f"log_uniform needs low > 0, got {self.low:g}")
-        if self.step is not None and not 0 < self.step <= self.high - self.low:
-            raise ValueError(f"step must be in (0, {self.high - self.low:g}], got {self.step:g}")
+            raise ValueError(f"log_uniform needs low > 0, got {shown(self.low)}")
         if self.step is not None and self.log:
             raise ValueError("step cannot be combined with log_uniform; give a choice of values instead")
+        if self.step is not None:
+            _check_step(self.low, self.high, self.step)
 
     def grid(self) -> list[Scalar] | None:
         """The lattice as a list, or None for a continuum."""
         if self.step is None:
             return None
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return [round(self.low + k * self.step, 12) for k in range(count)]
+        low, high, step = (_as_written(number) for number in (self.low, self.high, self.step))
+        return [float(low + k * step) for k in range((high - low) // step + 1)]
 
     def corners(self) -> list[Scalar]:
         """Values at which a check of the whole domain suffices: both ends."""
@@ -78,8 +79,7 @@ class Integer:
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"int needs low < high, got [{self.low}, {self.high}]")
-        if not 0 < self.step <= self.high - self.low:
-            raise ValueError(f"step must be in [1, {self.high - self.low}], got {self.step}")
+        _check_step(self.low, self.high, self.step)
 
     def grid(self) -> list[Scalar]:
         """All values in order."""
@@ -108,11 +108,14 @@ class Choice:
     def __post_init__(self) -> None:
         if not self.values:
             raise ValueError("choice needs at least one value, got an empty list")
-        # 1 and True compare equal; a search over both would silently merge them.
-        spelled = [f"{type(v).__name__}:{v!r}" for v in self.values]
-        twice = [v for v, s in zip(self.values, spelled, strict=True) if spelled.count(s) > 1]
-        if twice:
-            raise ValueError(f"choice names {twice[0]!r} twice; every value may stand once")
+        for index, value in enumerate(self.values):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"choice needs finite numbers, got {shown(value)}")
+            # 1, 1.0 and true compare equal; a search over two of them would silently merge them.
+            if value in self.values[:index]:
+                first = self.values[self.values.index(value)]
+                same = "twice" if shown(first) == shown(value) else f"and {shown(value)}, which are equal"
+                raise ValueError(f"choice names {shown(first)} {same}; every value may stand once")
 
     def grid(self) -> list[Scalar]:
         """The values in order."""
@@ -131,15 +134,32 @@ class Choice:
         return {"choice": list(self.values)}
 
 
+def _check_step(low: float, high: float, step: float) -> None:
+    span = _as_written(high) - _as_written(low)
+    if not math.isfinite(step) or not 0 < _as_written(step) <= span:
+        raise ValueError(f"step must be above 0 and at most high - low = {shown(float(span))}, got {shown(step)}")
+    if rest := span % _as_written(step):
+        last = shown(float(_as_written(high) - rest))
+        raise ValueError(
+            f"step {shown(step)} does not lead from {shown(low)} to {shown(high)}; the last value before is {last}"
+        )
+
+
+def _as_written(number: float) -> Fraction:
+    """Exactly the decimal number that was written: 0.1 is a tenth, and three of them are 0.3."""
+    return Fraction(str(number))
+
+
 Domain: TypeAlias = Uniform | Integer | Choice
 DOMAIN_KEYS = ("uniform", "log_uniform", "int", "choice")
 
 
 def looks_like_domain(value: object) -> bool:
     """Whether a mapping is spelled as a domain, right or wrong, rather than as a table of layer patterns."""
-    return isinstance(value, Mapping) and (
-        any(key in value for key in DOMAIN_KEYS) or (len(value) == 1 and isinstance(next(iter(value.values())), list))
-    )
+    if not isinstance(value, Mapping):
+        return False
+    others = [item for key, item in value.items() if key != "step"]
+    return any(key in value for key in DOMAIN_KEYS) or (len(others) == 1 and isinstance(others[0], list))
 
 
 def parse_domain(value: Mapping[str, Any]) -> Domain:
@@ -157,31 +177,36 @@ def parse_domain(value: Mapping[str, Any]) -> Domain:
     kinds = [key for key in value if key in DOMAIN_KEYS]
     if len(kinds) != 1:
         unknown = next((key for key in value if key not in (*DOMAIN_KEYS, "step")), "")
-        found = f"got keys {listing(value)}" if value else "got an empty mapping"
+        found = f"got {listing(value)}" if value else "got an empty mapping"
         raise ValueError(
             f"a domain has exactly one of the keys {listing(DOMAIN_KEYS)}; {found}{suggest(str(unknown), DOMAIN_KEYS)}"
         )
     kind = kinds[0]
     extra = [key for key in value if key not in (kind, "step")]
     if extra:
-        raise ValueError(f"unknown key {extra[0]!r} in a {kind} domain; allowed: {kind}, step")
+        raise ValueError(
+            f"unknown key {extra[0]!r} in a {kind} domain; allowed: {kind}, step{suggest(str(extra[0]), ['step'])}"
+        )
     bounds = value[kind]
     step = value.get("step")
     if kind == "choice":
         if step is not None:
             raise ValueError("step belongs to uniform and int; a choice lists its values")
         if not isinstance(bounds, list):
-            raise ValueError(f"choice needs a list of values, got {bounds!r}")
+            raise ValueError(f"choice needs a list of values, got {shown(bounds)}")
         wrong = [v for v in bounds if not isinstance(v, bool | int | float | str | None)]
         if wrong:
-            raise ValueError(f"choice values are numbers, words, true, false or null, got {wrong[0]!r}")
+            raise ValueError(f"choice values are numbers, words, true, false or null, got {shown(wrong[0])}")
         return Choice(values=tuple(bounds))
-    numbers = [*bounds, *([] if step is None else [step])] if isinstance(bounds, list) else []
-    if not isinstance(bounds, list) or len(bounds) != 2 or not all(_is_number(n) for n in numbers):
-        raise ValueError(f"{kind} needs two numbers [low, high], got {bounds!r}{'' if step is None else f', {step=}'}")
+    if not isinstance(bounds, list) or len(bounds) != 2 or not all(_is_number(n) for n in bounds):
+        raise ValueError(f"{kind} needs two numbers [low, high], got {shown(bounds)}")
+    if step is not None and not _is_number(step):
+        raise ValueError(f"step must be a number, got {shown(step)}")
     if kind == "int":
-        if not all(isinstance(n, int) for n in numbers):
-            raise ValueError(f"int needs whole numbers, got {bounds!r}{'' if step is None else f', {step=}'}")
+        if not all(isinstance(n, int) for n in bounds):
+            raise ValueError(f"int needs two whole numbers, got {shown(bounds)}")
+        if not isinstance(step, int | None):
+            raise ValueError(f"step of an int must be a whole number, got {shown(step)}")
         return Integer(low=bounds[0], high=bounds[1], step=1 if step is None else step)
     return Uniform(
         low=float(bounds[0]),

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from sparsestudy.errors import NotFoundError, Problem, SpecError, listing, suggest
+from sparsestudy.errors import NotFoundError, Problem, SpecError, listing, shown, suggest
 from sparsestudy.study import StudySpec
 
 Path_ = tuple[str | int, ...]
@@ -67,7 +67,17 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2 core scalars instead of YAML 1.1's."""
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every word that YAML 1.1 or 1.2 would read as something else."""
+
+
+_Dumper.yaml_implicit_resolvers = {first: [*known] for first, known in yaml.SafeDumper.yaml_implicit_resolvers.items()}
 _Loader.yaml_implicit_resolvers = {}
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+}
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -75,7 +85,8 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+    for _reader_or_writer in (_Loader, _Dumper):
+        _reader_or_writer.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
 def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -119,24 +130,66 @@ def parse(text: str, source: str = "study", overrides: Sequence[str] = ()) -> Dr
     """Read a study from text; see `read`."""
     try:
         root = yaml.compose(text, Loader=_Loader)
+        lines: dict[str, int] = {}
+        problems = list(_walk(root, (), lines))
         raw = load_yaml(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise SpecError(source, [Problem("", f"not valid YAML: {error.problem}", line)]) from None
     except yaml.YAMLError as error:
-        raise SpecError(source, [Problem("", f"not valid YAML: {error}")]) from None
+        raise SpecError(source, [_not_yaml(error, text)]) from None
+    except (ValueError, KeyError):
+        message = "not valid YAML: a value does not fit its tag (!!int, ...), or a number has thousands of digits"
+        raise SpecError(source, [Problem("", message)]) from None
+    except RecursionError:
+        raise SpecError(source, [Problem("", "not valid YAML: nested too deeply")]) from None
     if not isinstance(raw, dict):
         found = "an empty file" if raw is None else f"a {_kind(raw)}"
         raise SpecError(source, [Problem("", f"a study file is a mapping of sections, got {found}")])
-    lines: dict[str, int] = {}
-    problems = list(_walk(root, (), lines))
     raw = apply_overrides(raw, overrides)
     return _draft(raw, source, lines, problems)
 
 
-def _walk(node: yaml.Node | None, path: Path_, lines: dict[str, int]) -> list[Problem]:
+_TOKENS = {
+    "scalar": "a value",
+    "stream end": "the end of the file",
+    "block end": "the end of the block",
+    "block mapping start": "a key",
+    "block sequence start": "a list",
+}
+_YAML_WORDS = (
+    (r"found character '\\t' that cannot start any token", "found a tab; indent with spaces"),
+    (r"but found another document", "a second document starts here; a file holds one study"),
+    (r"mapping values are not allowed here", "a second ':' in a line, or a line that is indented too far"),
+    (r"found unhashable key", "a key must be a word, not a mapping or a list"),
+    (r"could not determine a constructor for the tag 'tag:yaml.org,2002:(\w+)'", r"unknown tag '!!\1'; leave it out"),
+    (r"could not determine a constructor for the tag ('.*')", r"unknown tag \1; leave it out"),
+    (r"found unexpected end of stream", "the file ends inside a quotation"),
+    (r"'?<([a-z ]+)>'?", lambda found: _TOKENS.get(found[1], found[1])),
+)
+
+
+def _not_yaml(error: yaml.YAMLError, text: str) -> Problem:
+    """What PyYAML says, without the words of a parser."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return Problem("", f"not valid YAML: the character {chr(int(error.character))!r} is not allowed", line)
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return Problem("", f"not valid YAML: {error}")
+    message, line = str(error.problem), error.problem_mark.line + 1
+    for pattern, words in _YAML_WORDS:
+        message = re.sub(pattern, words, message)
+    begin = error.context_mark.line + 1 if error.context_mark else line
+    since = (
+        f", in what begins in line {begin}" if begin != line and message.startswith(("expected", "the file")) else ""
+    )
+    return Problem("", f"not valid YAML: {message}{since}", line)
+
+
+def _walk(
+    node: yaml.Node | None, path: Path_, lines: dict[str, int], inside: tuple[yaml.Node, ...] = ()
+) -> list[Problem]:
     """Note the line of every key; report keys that stand twice."""
     problems: list[Problem] = []
+    if node in inside:
+        raise yaml.MarkedYAMLError(problem="an alias stands inside what it repeats", problem_mark=inside[-1].start_mark)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -147,11 +200,11 @@ def _walk(node: yaml.Node | None, path: Path_, lines: dict[str, int]) -> list[Pr
                 problems.append(Problem(spell(here), "this key stands twice; keep one", line))
             seen.add(name)
             lines[spell(here)] = line
-            problems += _walk(value, here, lines)
+            problems += _walk(value, here, lines, (*inside, node))
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             lines[spell((*path, index))] = value.start_mark.line + 1
-            problems += _walk(value, (*path, index), lines)
+            problems += _walk(value, (*path, index), lines, (*inside, node))
     return problems
 
 
@@ -173,33 +226,42 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         if not equals or not all(keys):
             problems.append(Problem("", f"override {override!r}: needs the form path=value, such as training.epochs=5"))
             continue
-        at: Any = result
-        for key in keys[:-1]:
-            at = at.setdefault(key, {}) if isinstance(at, dict) else _item(at, key)
         try:
             parsed = load_yaml(value)
-        except yaml.YAMLError:
-            problems.append(Problem(path, f"override value {value!r} is not valid YAML"))
+        except (yaml.YAMLError, ValueError, KeyError, RecursionError):
+            problems.append(Problem("", f"override {override!r}: {value!r} is not valid YAML"))
             continue
-        if isinstance(at, dict):
-            at[keys[-1]] = parsed
-        elif isinstance(at, list) and _item(at, keys[-1]) is not None:
-            at[int(keys[-1])] = parsed
-        else:
-            problems.append(Problem(path, f"override {override!r}: there is nothing to set at this path"))
+        try:
+            _set(result, keys, parsed)
+        except ValueError as error:
+            problems.append(Problem("", f"override {override!r}: {error}"))
     if problems:
         raise SpecError("command line", problems)
     return result
 
 
-def _item(at: Any, key: str) -> Any:
-    return at[int(key)] if isinstance(at, list) and key.isdigit() and int(key) < len(at) else None
+def _set(at: Any, keys: Sequence[str], value: Any) -> None:
+    for index, key in enumerate(keys):
+        here, last = ".".join(keys[:index]), index == len(keys) - 1
+        step: Any = key
+        if isinstance(at, list):
+            if not (key.isdecimal() and int(key) < len(at)):
+                count = f"entries 0 to {len(at) - 1}" if at else "no entries"
+                raise ValueError(f"{here!r} is a list with {count}, got {key!r}")
+            step = int(key)
+        elif not isinstance(at, dict):
+            raise ValueError(f"{here!r} is {_found(at)}; only mappings and lists have something below them")
+        elif not last:
+            at.setdefault(key, {})
+        if last:
+            at[step] = value
+        at = at[step]
 
 
 def _draft(raw: dict[str, Any], source: str, lines: Mapping[str, int], problems: list[Problem]) -> Draft:
     empty = Draft(source=source, spec=_PLACEHOLDER, lines=lines)
     try:
-        spec = StudySpec.model_validate_json(_dump(raw))
+        spec = StudySpec.from_dict(raw)
     except ValidationError as error:
         found = error.errors(include_url=False)
     else:
@@ -210,7 +272,9 @@ def _draft(raw: dict[str, Any], source: str, lines: Mapping[str, int], problems:
             arms=tuple(range(len(spec.regularizers))),
             lines=lines,
         )
-    problems += [empty.problem(_path(e["loc"]), _describe(e)) for e in found]
+    # A list whose every entry is broken looks empty to pydantic; that the entries are broken says it all.
+    found = [e for e in found if not (e["type"] == "too_short" and e["input"])]
+    problems += [empty.problem(_path(e["loc"]), describe(e)) for e in found]
     broken = {str(e["loc"][0]) for e in found}
     bad_arms = {int(e["loc"][1]) for e in found if e["loc"][0] == "regularizers" and len(e["loc"]) > 1}
     kept = {k: v for k, v in raw.items() if k not in broken}
@@ -225,15 +289,11 @@ def _draft(raw: dict[str, Any], source: str, lines: Mapping[str, int], problems:
     if not kept.get("regularizers"):
         kept["regularizers"] = [{"name": "none"}]
         broken.add("regularizers")
-    spec = StudySpec.model_validate_json(_dump(kept))
+    spec = StudySpec.from_dict(kept)
     return Draft(source=source, spec=spec, problems=tuple(problems), broken=frozenset(broken), arms=arms, lines=lines)
 
 
-_PLACEHOLDER = StudySpec.model_validate_json('{"name": "unnamed", "regularizers": [{"name": "none"}]}')
-
-
-def _dump(raw: Any) -> str:
-    return json.dumps(raw, default=str)
+_PLACEHOLDER = StudySpec.from_dict({"name": "unnamed", "regularizers": [{"name": "none"}]})
 
 
 def spell(path: Path_) -> str:
@@ -267,17 +327,19 @@ def _kind(value: Any) -> str:
 def _found(value: Any) -> str:
     if isinstance(value, dict | list):
         return f"a {_kind(value)}"
-    return "null" if value is None else json.dumps(value, ensure_ascii=False)
+    return shown(value)
 
 
-def _describe(error: ErrorDetails) -> str:
-    """One sentence: what was found and what is allowed."""
+def describe(error: ErrorDetails) -> str:
+    """One sentence on a value that pydantic refused: what was found and what is allowed."""
     kind, context, found = error["type"], error.get("ctx", {}), error["input"]
     if kind == "extra_forbidden":
         allowed = _allowed_keys(error["loc"][:-1])
         return f"unknown key; allowed: {listing(allowed)}{suggest(str(error['loc'][-1]), allowed)}"
     if kind == "missing":
         return "is missing; it must be given"
+    if kind == "value_error" and error["loc"][:2] == ("search", "parameters") and error["loc"][2] in _NESTED:
+        return f"write the whole path as one key, such as {error['loc'][2]}.{_NESTED[str(error['loc'][2])]}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
@@ -285,19 +347,40 @@ def _describe(error: ErrorDetails) -> str:
         return f"got {_found(found)}; allowed: {listing(allowed)}{suggest(str(found), allowed)}"
     for suffix, sign in _BOUNDS.items():
         if kind == suffix:
-            return f"needs a number {sign} {context[_BOUND_KEYS[suffix]]:g}, got {_found(found)}"
+            return f"needs a number {sign} {shown(context[_BOUND_KEYS[suffix]])}, got {_found(found)}"
     wanted = _WANTED.get(kind)
     if wanted:
-        return f"needs {wanted}, got {_found(found)}"
+        return f"needs {wanted}, got {_found(found)}{_advice(kind, error['loc'], found)}"
     if kind == "too_short":
         return f"needs at least {context['min_length']} entry, got none"
     if kind == "string_pattern_mismatch":
-        return f"needs letters, digits, '.', '_' or '-', first a letter or digit, got {_found(found)}"
+        words = "needs 1 to 100 letters, digits, '.', '_' or '-', first a letter or digit"
+        return f"{words}, got {_found(found)}"
     if kind in ("string_too_short", "string_too_long"):
         return f"needs 1 to 80 characters, got {len(str(found))}"
     return f"{error['msg']}, got {_found(found)}"
 
 
+def _advice(kind: str, loc: tuple[int | str, ...], found: Any) -> str:
+    if found is None and len(loc) > 1:
+        return "; leave the key out for its default"
+    if found is None and kind == "model_type":
+        return "; leave the section out for its defaults"
+    if kind == "string_type" and isinstance(found, int | float):
+        return "; put it in quotes"
+    if kind == "model_type" and len(loc) > 1 and isinstance(found, str):
+        key = {"regularizers": "name", "combine": "method", "objectives": "metric"}.get(str(loc[-2]))
+        return f"; write {{{key}: {found}}}" if key else ""
+    if kind == "dict_type" and loc[-1] == "targets":
+        return f'; for the same target in every layer write {{"*": {shown(found)}}}' if _is_target(found) else ""
+    return ""
+
+
+def _is_target(value: Any) -> bool:
+    return value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+_NESTED = {"training": "epochs", "data": "label_noise", "model": "arguments.dense"}
 _BOUNDS = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
 _BOUND_KEYS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
 _WANTED = {
@@ -338,5 +421,7 @@ def _model_in(annotation: Any) -> type[BaseModel]:
 def dump_yaml(spec: StudySpec, comment: str = "") -> str:
     """A study file that `parse` reads back to an equal spec, with an optional head comment."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
-    body = yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    body = yaml.dump(
+        spec.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
+    )
     return head + str(body)

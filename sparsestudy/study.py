@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ from pydantic import (
     field_validator,
 )
 
+from sparsestudy.errors import listing, shown, suggest
 from sparsestudy.space import DOMAIN_KEYS, Choice, Domain, Integer, Scalar, Uniform, looks_like_domain, parse_domain
 
 AUTO = "auto"
@@ -63,14 +64,23 @@ def _is_number(value: object) -> bool:
 def _value(value: Any) -> Any:
     if isinstance(value, Uniform | Integer | Choice):
         return value
-    return parse_domain(value) if looks_like_domain(value) else value
+    return parse_domain(value) if looks_like_domain(value) else _finite(value)
+
+
+def _finite(value: Any) -> Any:
+    """Refuse .inf and .nan at any depth: JSON, and with it every record of a study, has no word for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"needs finite numbers, got {shown(value)}")
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        _finite(item)
+    return value
 
 
 def _domain(value: Any) -> Domain:
     if isinstance(value, Uniform | Integer | Choice):
         return value
     if not isinstance(value, Mapping):
-        raise ValueError(f"needs a domain ({', '.join(DOMAIN_KEYS)}), got {value!r}")
+        raise ValueError(f"needs a domain ({listing(DOMAIN_KEYS)}), got {shown(value)}")
     return parse_domain(value)
 
 
@@ -79,18 +89,27 @@ def _number_or_domain(value: Any) -> Any:
     if isinstance(parsed, Choice):
         wrong = [v for v in parsed.values if not _is_number(v)]
         if wrong:
-            raise ValueError(f"every choice must be a number here, got {wrong[0]!r}")
+            raise ValueError(f"every choice must be a number here, got {shown(wrong[0])}")
         return parsed
     if isinstance(parsed, Uniform | Integer) or parsed == AUTO or _is_number(parsed):
         return parsed
-    raise ValueError(f"needs a number, a domain ({', '.join(DOMAIN_KEYS)}) or auto, got {parsed!r}")
+    hint = suggest(parsed, [AUTO]) if isinstance(parsed, str) else ""
+    raise ValueError(f"needs a number, a domain ({listing(DOMAIN_KEYS)}) or auto, got {shown(parsed)}{hint}")
 
 
 def _strength(value: Any) -> Any:
     if isinstance(value, Mapping) and not looks_like_domain(value):
         if not value:
             raise ValueError("an empty table of layer patterns; give a number, a domain, or pattern: value pairs")
-        return {str(pattern): _number_or_domain(item) for pattern, item in value.items()}
+        found, wrong = {}, []
+        for pattern, item in value.items():
+            try:
+                found[str(pattern)] = _number_or_domain(item)
+            except ValueError as error:
+                wrong.append(f"{str(pattern)!r} {error}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return found
     return _number_or_domain(value)
 
 
@@ -99,11 +118,19 @@ def _target(value: Any) -> Any:
     corners: list[Any] = parsed.corners() if isinstance(parsed, Uniform | Integer | Choice) else [parsed]
     wrong = [corner for corner in corners if _is_number(corner) and not 0 <= corner < 1]
     if wrong:
-        raise ValueError(f"a sparsity target lies in [0, 1), got {wrong[0]:g}")
+        raise ValueError(f"a sparsity target lies in [0, 1), got {shown(wrong[0])}")
     return parsed
 
 
 _NUMBER_OR_DOMAIN_SCHEMA = {"anyOf": [{"type": "number"}, _AUTO_SCHEMA, DOMAIN_SCHEMA]}
+_TARGET_SCHEMA = {"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1}, _AUTO_SCHEMA, DOMAIN_SCHEMA]}
+_PER_LAYER_SCHEMA = {
+    "type": "object",
+    "description": "Layer pattern: a number, a domain or auto.",
+    "minProperties": 1,
+    "propertyNames": {"not": {"enum": [*DOMAIN_KEYS]}},
+    "additionalProperties": _NUMBER_OR_DOMAIN_SCHEMA,
+}
 _SERIALIZE = PlainSerializer(_to_yaml)
 Value = Annotated[Any, BeforeValidator(_value), _SERIALIZE, WithJsonSchema({"anyOf": [{}, DOMAIN_SCHEMA]})]
 DomainValue = Annotated[Any, BeforeValidator(_domain), _SERIALIZE, WithJsonSchema(DOMAIN_SCHEMA)]
@@ -111,9 +138,12 @@ Strength = Annotated[
     Any,
     BeforeValidator(_strength),
     _SERIALIZE,
-    WithJsonSchema({"anyOf": [*_NUMBER_OR_DOMAIN_SCHEMA["anyOf"], {"additionalProperties": _NUMBER_OR_DOMAIN_SCHEMA}]}),
+    WithJsonSchema({"anyOf": [*_NUMBER_OR_DOMAIN_SCHEMA["anyOf"], _PER_LAYER_SCHEMA]}),
 ]
-Target = Annotated[Any, BeforeValidator(_target), _SERIALIZE, WithJsonSchema(_NUMBER_OR_DOMAIN_SCHEMA)]
+Target = Annotated[Any, BeforeValidator(_target), _SERIALIZE, WithJsonSchema(_TARGET_SCHEMA)]
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
 def _one_or_many(value: Any) -> Any:
@@ -124,7 +154,7 @@ def _one_or_many(value: Any) -> Any:
 def _no_duplicates(value: tuple[str, ...]) -> tuple[str, ...]:
     twice = [name for i, name in enumerate(value) if name in value[:i]]
     if twice:
-        raise ValueError(f"{twice[0]!r} stands twice")
+        raise ValueError(f"{twice[0]!r} stands twice; keep one")
     return value
 
 
@@ -142,6 +172,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read plain data, as a study file or a record has it: lists stand for tuples, all else is strict."""
+        return cls.model_validate_json(json.dumps(data))
+
 
 class SplitSpec(Section):
     """How many examples each evaluation split holds: a count (``400``) or a fraction of the pool (``0.2``)."""
@@ -155,7 +190,7 @@ class DataSpec(Section):
     """Which data, how much of it, and how much of it is wrong."""
 
     name: str = Field("digits", description="Built-in name, or package.module:function returning (inputs, labels).")
-    arguments: dict[str, Any] = Field({}, description="Keyword arguments of the loader, such as root or resize.")
+    arguments: Arguments = Field({}, description="Keyword arguments of the loader, such as root or resize.")
     train_size: int | None = Field(None, gt=0, description="Training examples; null: all that the splits leave.")
     label_noise: float = Field(0.0, ge=0, lt=1, description="Share of training labels replaced by a wrong class.")
     splits: SplitSpec = Field(SplitSpec(), description="Sizes of the evaluation splits, all stratified by class.")
@@ -166,7 +201,7 @@ class ModelSpec(Section):
     """Which network."""
 
     name: str = Field("convnet", description="mlp, convnet, torchvision:NAME, or package.module:function.")
-    arguments: dict[str, Any] = Field({}, description="Keyword arguments of the model.")
+    arguments: Arguments = Field({}, description="Keyword arguments of the model.")
 
 
 class OptimizerSpec(Section):
@@ -340,7 +375,7 @@ class StudySpec(Section):
     budget: BudgetSpec = Field(BudgetSpec(), description="What may be spent.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as plain data, defaults left out; `StudySpec` reads it back to an equal spec."""
+        """The spec as plain data, defaults left out; `from_dict` reads it back to an equal spec."""
         return json.loads(self.model_dump_json(exclude_defaults=True))  # type: ignore[no-any-return]
 
     def identity(self) -> dict[str, Any]:
@@ -357,9 +392,17 @@ UNIDENTIFYING = ("name", "question", "resources", "budget", "selection")
 
 
 def digest(value: Any) -> str:
-    """Hash plain data: 16 hexadecimal digits that do not depend on the order of keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Hash plain data: 16 hexadecimal digits that depend neither on the order of keys nor on 1 being written 1.0."""
+    text = json.dumps(_whole(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def derive_seed(*parts: object) -> int:

@@ -39,11 +39,14 @@ from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, mean_
 Axis: TypeAlias = Literal["layer", "inter", "intra", "image"]
 Normalise: TypeAlias = Literal["ratio", "affine"]
 
+_SILENT = 1e-30
+"""A sum up to this counts as no activity: the gradient grows as its inverse, and would leave float32."""
+
 
 def perplexity_sparsity(
     activations: Tensor, axis: Axis = "layer", normalise: Normalise = "ratio"
 ) -> tuple[Tensor, Tensor]:
-    """Perplexity sparsity along one axis, differentiable, finite in value and gradient for any finite input.
+    """Perplexity sparsity along one axis, differentiable; value and gradient are finite for magnitudes up to 1e30.
 
     Args:
         activations: ``[B, C, *spatial]`` or ``[B, C]``.
@@ -80,7 +83,7 @@ def perplexity_sparsity(
 
 def _sparsity(total: Tensor, total_xlogx: Tensor, n: int | Tensor, normalise: Normalise) -> tuple[Tensor, Tensor]:
     """Sparsity from the sums ``s = sum a`` and ``t = sum a log a``, by the stable form ``H = log s - t / s``."""
-    live = total > torch.finfo(total.dtype).tiny
+    live = total > _SILENT
     safe = torch.where(live, total, 1)
     perplexity = torch.exp(safe.log() - total_xlogx / safe)
     sparsity = 1 - perplexity / n if normalise == "ratio" else 1 - (perplexity - 1) / (n - 1)

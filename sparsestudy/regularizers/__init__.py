@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from sparsestudy._registry import lookup, modules
 from sparsestudy.errors import Problem, SpecError, listing, suggest
-from sparsestudy.regularizers._regularizer import LayerRegularizer, Regularizer, Step, match
+from sparsestudy.regularizers._regularizer import LayerRegularizer, Regularizer, Step, match, nth_use
 
-__all__ = ["LayerRegularizer", "Regularizer", "Step", "get", "kind", "match", "names"]
+__all__ = ["LayerRegularizer", "Regularizer", "Step", "get", "kind", "match", "names", "nth_use"]
 
 
 def names() -> list[str]:

@@ -36,6 +36,7 @@ def _number_per_layer(value: Any) -> Any:
 
 _PER_LAYER_SCHEMA = {"anyOf": [{"type": "number"}, {"additionalProperties": {"type": "number"}}]}
 PerLayer = Annotated[Any, BeforeValidator(_number_per_layer), WithJsonSchema(_PER_LAYER_SCHEMA)]
+Single = Annotated[Any, BeforeValidator(_number), WithJsonSchema({"type": "number"})]
 Target = Annotated[Any, BeforeValidator(_number), WithJsonSchema({"type": "number", "minimum": 0})]
 
 
@@ -70,6 +71,16 @@ def match(patterns: tuple[str, ...], layer: str) -> str | None:
     return next((pattern for pattern in patterns if fnmatchcase(layer, pattern)), None)
 
 
+def nth_use(layer: str, use: int) -> str:
+    """Name of a layer at the nth use of its module in one forward pass, counted from 1.
+
+    Example:
+        >>> nth_use("layer1.0.relu", 1), nth_use("layer1.0.relu", 2)
+        ('layer1.0.relu', 'layer1.0.relu#2')
+    """
+    return layer if use == 1 else f"{layer}#{use}"
+
+
 class Regularizer(BaseModel, ABC):
     """A method against overfitting, frozen: equal parameters, equal behaviour.
 
@@ -77,7 +88,9 @@ class Regularizer(BaseModel, ABC):
     loss, `install` if it changes the network; what it does not override does nothing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
+    )
 
     reads: ClassVar[Literal["activations", "weights", "nothing"]] = "nothing"
     """What `penalty` needs; activations of other layers than those it acts on are not kept."""
@@ -88,12 +101,22 @@ class Regularizer(BaseModel, ABC):
     search: ClassVar[Mapping[str, Domain]] = {}
     """Recommended range of each parameter, which ``auto`` in a study file stands for."""
 
+    @field_validator("strength", check_fields=False)
+    @classmethod
+    def _in_range(cls, strength: Any) -> Any:
+        low, high = cls.strength_range
+        values = list(strength.values()) if isinstance(strength, Mapping) else [strength]
+        wrong = [v for v in values if not isinstance(v, Tensor) and not low <= v < high]
+        if wrong:
+            raise ValueError(f"strength lies in [{low:g}, {high:g}), got {listing(f'{v:g}' for v in wrong)}")
+        return strength
+
     def penalty(self, step: Step) -> Tensor | None:
         """What to add to the loss, a 0-d tensor, or None."""
         return None
 
-    def install(self, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
-        """Change the network by hooks on its layers; the handles undo it."""
+    def install(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
+        """Change the network by hooks on it or on the modules of its layers; the handles undo it."""
         return []
 
     def acts_on(self, layer: str) -> bool:
@@ -107,15 +130,6 @@ class LayerRegularizer(Regularizer):
 
     strength: PerLayer = Field(0.0, description="Weight of the method; a number, or layer pattern: number.")
     layers: tuple[str, ...] | None = Field(None, strict=False, description="Layer patterns it acts on; None: all.")
-
-    @field_validator("strength")
-    @classmethod
-    def _in_range(cls, strength: Any) -> Any:
-        low, high = cls.strength_range
-        for value in strength.values() if isinstance(strength, Mapping) else [strength]:
-            if not isinstance(value, Tensor) and not low <= value < high:
-                raise ValueError(f"strength lies in [{low:g}, {high:g}), got {value:g}")
-        return strength
 
     def acts_on(self, layer: str) -> bool:
         """Whether the layer is chosen by `layers` and has a strength."""

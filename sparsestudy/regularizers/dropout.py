@@ -6,6 +6,7 @@ Source: standard (inverted dropout, ``torch.nn.functional.dropout``).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -14,16 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.utils.hooks import RemovableHandle
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer
+from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, nth_use
 from sparsestudy.space import Domain, Uniform
-
-
-def _after(p: float) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        del inputs
-        return dropout(output, p, module.training)
-
-    return hook
 
 
 class Dropout(LayerRegularizer):
@@ -34,10 +27,22 @@ class Dropout(LayerRegularizer):
 
     strength: PerLayer = Field(0.5, description="Probability p of dropping an activation, in [0, 1).")
 
-    def install(self, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
+    def install(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
         """Drop activations of every chosen layer while the network trains."""
-        return [
-            module.register_forward_hook(_after(float(self.strength_of(name))))
-            for name, module in layers.items()
-            if self.acts_on(name)
-        ]
+        uses: Counter[str] = Counter()
+
+        def start(module: nn.Module, inputs: Any) -> None:
+            uses.clear()
+
+        def after(site: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+            def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+                uses[site] += 1
+                layer = nth_use(site, uses[site])
+                if not self.acts_on(layer):
+                    return output
+                return dropout(output, float(self.strength_of(layer)), module.training)
+
+            return hook
+
+        sites = [module.register_forward_hook(after(site)) for site, module in layers.items()]
+        return [model.register_forward_pre_hook(start), *sites]

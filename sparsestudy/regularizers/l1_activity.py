@@ -1,14 +1,17 @@
 """L1 activity regularisation: the magnitude of activations, added to the loss.
 
-``sum``: ``strength * sum |A| / B`` for each chosen layer, B the batch size: the rule of Keras's activity regularisers
-(VERBATIM). ``mean``: ``strength * mean |A|``, which does not grow with the width of a layer (ours, standard).
+``sum``: ``strength * sum |A| / B`` for each chosen layer, B the batch size. ``mean``: ``strength * mean |A|``, which
+does not grow with the width of a layer.
 
 Drives activations to zero, that is towards sparser codes; unlike perplexity it can be met by shrinking activations and
 growing the next layer's weights.
+
+Source: ``sum`` is the rule of Keras's activity regularisers (keras.io), VERBATIM; ``mean`` is ours, standard.
 """
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -38,6 +41,7 @@ class L1Activity(LayerRegularizer):
     """L1 penalty on the activations of chosen layers."""
 
     reads: ClassVar[Literal["activations", "weights", "nothing"]] = "activations"
+    strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-6, high=1e-2, log=True)}
 
     strength: PerLayer = Field(1e-4, description="Weight of the penalty.")

@@ -1,4 +1,7 @@
-"""No regularisation: the control arm every other arm is compared with."""
+"""No regularisation: the control arm every other arm is compared with.
+
+Source: textbook.
+"""
 
 from __future__ import annotations
 

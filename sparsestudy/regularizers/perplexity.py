@@ -29,11 +29,10 @@ from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, St
 from sparsestudy.space import Domain, Uniform
 
 
-def _targets_in_range(targets: dict[str, Any]) -> dict[str, Any]:
-    for pattern, value in targets.items():
-        if not isinstance(value, Tensor) and not 0 <= value < 1:
-            raise ValueError(f"a sparsity target lies in [0, 1), got {value:g} for {pattern!r}")
-    return targets
+def _in_unit_interval(target: Any) -> Any:
+    if not isinstance(target, Tensor) and not 0 <= target < 1:
+        raise ValueError(f"a sparsity target lies in [0, 1), got {target:g}")
+    return target
 
 
 def mean_sparsity(activations: Tensor, axis: Axis = "layer", normalise: Normalise = "ratio") -> Tensor:
@@ -71,7 +70,7 @@ class Perplexity(LayerRegularizer):
     }
 
     strength: PerLayer = Field(0.1, description="Weight λ; negative makes layers sparser.")
-    targets: Annotated[dict[str, Target], AfterValidator(_targets_in_range)] = Field(
+    targets: dict[str, Annotated[Target, AfterValidator(_in_unit_interval)]] = Field(
         {}, description="Layer pattern -> target τ in [0, 1); layers without one are not touched, unless none has one."
     )
     axis: Axis = Field("layer", description="layer, inter, intra or image; see the measure.")

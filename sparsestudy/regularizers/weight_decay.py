@@ -9,6 +9,7 @@ Source: textbook (standard).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
@@ -16,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import PerLayer, Regularizer, Step
+from sparsestudy.regularizers._regularizer import Regularizer, Single, Step
 from sparsestudy.space import Domain, Uniform
 
 
@@ -34,9 +35,10 @@ class WeightDecay(Regularizer):
     """Coupled weight decay on all weights."""
 
     reads: ClassVar[Literal["activations", "weights", "nothing"]] = "weights"
+    strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-5, high=1e-1, log=True)}
 
-    strength: PerLayer = Field(5e-4, description="Decay per unit of learning rate.")
+    strength: Single = Field(5e-4, description="Decay per unit of learning rate.")
 
     def penalty(self, step: Step) -> Tensor:
         """``strength`` times `half_squared_norm` of the weights."""

@@ -101,8 +101,9 @@ def from_unit(u: float, distribution: BaseDistribution) -> Any:
         value = math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
     else:
         value = low + u * (high - low)
-    value = min(max(value, low), high)
-    return round(value) if isinstance(distribution, IntDistribution) else float(round(value, 15))
+    if isinstance(distribution, IntDistribution):
+        return round(value)
+    return min(max(float(f"{value:.15g}"), low), high)
 
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

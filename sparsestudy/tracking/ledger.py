@@ -37,7 +37,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from sparsestudy.errors import ConflictError, NotFoundError, TrackingError, listing, suggest
 from sparsestudy.study import Failure, Measurement, StudySpec, Trial, TrialConfig, TrialState
@@ -150,7 +150,7 @@ class Ledger:
                 version = connection.execute(select(_schema.c.version)).scalar()
                 if version is None:
                     connection.execute(_schema.insert().values(version=SCHEMA_VERSION))
-        except OperationalError as error:
+        except DatabaseError as error:
             raise TrackingError(f"the ledger {url} cannot be opened: {error.orig}") from error
         if version is not None and version != SCHEMA_VERSION:
             raise TrackingError(

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 KEY = "sparsestudy.key"
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+WAITS = "SCHEDULED"
+"""Status of the runs of an interrupted study: nobody trains them now, the next launch will."""
 MINIMUM_EPOCHS = 25
 """Epochs of a running trial that are worth a request; the rest of a trial travels with its end."""
+
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+"""Environment in which MLflow asks nobody else's servers and keeps to itself; read when it is imported."""
 
 Artifacts = Callable[[Trial, list[Measurement]], Mapping[str, bytes]]
 """What to attach to a finished trial: file name -> content."""
@@ -76,7 +81,7 @@ class Tracker:
         return not self._thread.is_alive() and not self._ledger.undelivered(self._record.id)
 
     def finish(self, artifacts: Mapping[str, bytes], *, metrics: Mapping[str, float], complete: bool) -> None:
-        """Attach the study's outcome to the parent run, and close that run if the study is complete.
+        """Attach the study's outcome to the parent run, and say whether the study is complete or will go on.
 
         To be called after `close`.
         """
@@ -86,6 +91,11 @@ class Tracker:
             self._client.log_metric(self._parent, name, value)
         if complete:
             self._client.set_terminated(self._parent)
+            return
+        for trial in self._ledger.trials(self._record.id):
+            if trial.run_id and not trial.state.finished:
+                self._client.update_run(trial.run_id, status=WAITS)
+        self._client.update_run(self._parent, status=WAITS)
 
     # The thread
 
@@ -95,7 +105,8 @@ class Tracker:
             last = self._closing.is_set()
             try:
                 self._connect()
-                while self._pass():
+                # The last pass takes everything, also of trials that were interrupted.
+                while self._pass(1 if last else MINIMUM_EPOCHS):
                     continue
                 delay = self._period
             except Exception as error:
@@ -107,9 +118,9 @@ class Tracker:
                 return
             self._closing.wait(delay)
 
-    def _pass(self) -> bool:
+    def _pass(self, minimum: int) -> bool:
         """Ship one lot; returns whether there may be more."""
-        lot = self._ledger.undelivered(self._record.id, minimum=MINIMUM_EPOCHS)
+        lot = self._ledger.undelivered(self._record.id, minimum=minimum)
         for delivery in lot:
             self._ship(delivery)
             self._ledger.mark_delivered(self._record.id, delivery)
@@ -118,11 +129,7 @@ class Tracker:
     @property
     def _client(self) -> MlflowClient:
         if self._client_ is None:
-            # MLflow asks its makers' servers unless told not to, and takes a second to import: here, not at the top.
-            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-            os.environ.setdefault("DO_NOT_TRACK", "true")
-            os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-            logging.getLogger("alembic").setLevel(logging.WARNING)
+            # MLflow takes a second to import: here, in the tracker's thread, not at the top.
             from mlflow import MlflowClient
 
             self._client_ = MlflowClient(tracking_uri=self.uri)
@@ -131,6 +138,7 @@ class Tracker:
     def _connect(self) -> None:
         if self._parent:
             return
+        os.environ.update({**QUIET, **os.environ})
         self._experiment = self._find_experiment(self._record.name)
         spec = self._record.spec
         tags = {

@@ -86,7 +86,7 @@ class Trainer:
                 stack.enter_context(probe)
                 probe.enabled = False
             for method in methods:
-                for handle in method.install(sites(model)):
+                for handle in method.install(model, sites(model)):
                     stack.callback(handle.remove)
             for epoch in range(config.training.epochs):
                 started = time.perf_counter()
@@ -162,7 +162,7 @@ class Trainer:
             learning_rate=rate,
             seconds=time.perf_counter() - started,
             timestamp=time.time_ns() // 1_000_000,
-            statistics={split: _by_layer(found) for split, found in numbers.items()},
+            statistics={split: layers for split, found in numbers.items() if (layers := _by_layer(found))},
         )
 
     @torch.no_grad()

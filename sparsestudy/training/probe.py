@@ -8,6 +8,7 @@ yields one layer per use: ``layer1.0.relu``, ``layer1.0.relu#2``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsestudy.errors import NotFoundError, listing
-from sparsestudy.regularizers import match
+from sparsestudy.regularizers import match, nth_use
 
 NONLINEARITIES: tuple[type[nn.Module], ...] = (
     nn.ReLU,
@@ -52,12 +53,15 @@ class Layer:
 def sites(model: nn.Module) -> dict[str, nn.Module]:
     """Modules whose output is an activation after a non-linearity, by name, in the order of definition."""
     names = {module: name for name, module in model.named_modules()}
+    # One non-linearity shared by several blocks tells its uses apart only if it is looked at itself.
+    places = Counter(child for module in names for child in module._modules.values())
     blocks = {
         block[-1]: block
         for block in model.modules()
         if isinstance(block, nn.Sequential)
         and block is not model
         and sum(isinstance(m, NONLINEARITIES) for m in block.modules()) == 1
+        and places[block[-1]] == 1
     }
     inside = [module for module in names if isinstance(module, NONLINEARITIES)]
     return {names[site]: site for site in (blocks.get(module, module) for module in inside)}
@@ -67,20 +71,21 @@ def discover(model: nn.Module, example: Tensor) -> list[Layer]:
     """Layers in the order in which a forward pass reaches them, with their shapes.
 
     Args:
-        model: Any module; left in the mode it was in.
+        model: Any module; it and its parts are left in the modes they were in.
         example: Inputs ``[B, ...]``.
 
     Raises:
         NotFoundError: The network has no non-linearity that is a module.
     """
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with Probe(model) as probe, torch.no_grad():
             model(example)
             layers = [Layer(name=name, shape=tuple(a.shape[1:])) for name, a in probe.activations.items()]
     finally:
-        model.train(was_training)
+        for module, training in modes:
+            module.training = training
     if not layers:
         raise NotFoundError(
             f"{type(model).__name__} has no non-linearity that is a module, so no layer can be observed; functional "
@@ -123,7 +128,7 @@ class Probe:
             patterns = (layers,) if isinstance(layers, str) else tuple(layers)
             self._wanted = lambda layer: match(patterns, layer) is not None
         self._on_activation = on_activation
-        self._uses: dict[str, int] = {}
+        self._uses: Counter[str] = Counter()
         self._handles: list[RemovableHandle] = []
         self.activations: dict[str, Tensor] = {}
         self.enabled = True
@@ -144,14 +149,14 @@ class Probe:
 
     def _start(self, module: nn.Module, inputs: Any) -> None:
         self.activations = {}
-        self._uses = {}
+        self._uses.clear()
 
     def _keep(self, site: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             if not self.enabled:
                 return
-            use = self._uses[site] = self._uses.get(site, 0) + 1
-            name = site if use == 1 else f"{site}#{use}"
+            self._uses[site] += 1
+            name = nth_use(site, self._uses[site])
             if not self._wanted(name):
                 return
             if self._on_activation is None:
