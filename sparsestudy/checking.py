@@ -16,7 +16,7 @@ from torch import nn
 
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import NotFoundError, Problem, SparseStudyError, SpecError, listing, shown, suggest
-from sparsestudy.regularizers import LayerRegularizer
+from sparsestudy.regularizers import LayerRegularizer, Regularizer
 from sparsestudy.space import Domain, Parameter, Scalar, SearchSpace, Uniform, fill, leaves
 from sparsestudy.specfile import Draft, Path_, describe, spell
 from sparsestudy.study import (
@@ -211,13 +211,22 @@ class Checker:
         seen: set[tuple[Path_, str]] = set()
         for point in _one_at_a_time(first, domains):
             try:
-                kind(**fill(template, point))
+                method = kind(**fill(template, point))
             except ValidationError as error:
-                for found in error.errors(include_url=False):
-                    here, message = (*path, *found["loc"]), describe(found)
-                    if (here, message) not in seen:
-                        seen.add((here, message))
-                        self.add(here, message)
+                found = [((*path, *e["loc"]), describe(e)) for e in error.errors(include_url=False)]
+            else:
+                found = [(path, message) for message in self._obstacles(method)]
+            for problem in found:
+                if problem not in seen:
+                    seen.add(problem)
+                    self.add(*problem)
+
+    def _obstacles(self, method: Regularizer) -> Iterator[str]:
+        """Say which layers the method is asked to act on and cannot."""
+        for layer in self.layers:
+            why = method.obstacle(layer.shape) if method.acts_on(layer.name) else ""
+            if why:
+                yield f"it cannot work on layer {layer.name!r}: {why}; choose other layers"
 
     # Everything else
 

@@ -124,6 +124,11 @@ class Regularizer(BaseModel, ABC):
         del layer
         return self.reads == "activations"
 
+    def obstacle(self, shape: tuple[int, ...]) -> str:
+        """Why it cannot work on a layer whose activations have this shape for one example, empty if it can."""
+        del shape
+        return ""
+
 
 class LayerRegularizer(Regularizer):
     """A regulariser of chosen layers, with one strength or one per layer."""

@@ -18,6 +18,7 @@ ASSUMED: the formula of S, the set-point form, the negative direction, the warm-
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -80,6 +81,12 @@ class Perplexity(LayerRegularizer):
     def acts_on(self, layer: str) -> bool:
         """Whether the layer is chosen, by `targets` if there are any, else by `layers`."""
         return super().acts_on(layer) and (not self.targets or match(tuple(self.targets), layer) is not None)
+
+    def obstacle(self, shape: tuple[int, ...]) -> str:
+        """Perplexity needs vectors of at least two entries along its axis."""
+        channels, spatial = shape[0], math.prod(shape[1:])
+        entries = {"layer": channels * spatial, "inter": channels, "intra": spatial, "image": 2}[self.axis]
+        return f"axis {self.axis} has vectors of {entries} entry there, and needs 2" if entries < 2 else ""
 
     def target_of(self, layer: str) -> float | Tensor | None:
         """Target of a layer that it acts on, None if there are no targets."""

@@ -86,7 +86,8 @@ DEFINITIONS = """\
   which trials run. A goal is held against the median; a goal is a goal, and missing it fails nothing.
 - **overhead a trial**: (seconds in which trials run × slots − sum of the epochs' own seconds) / trials. A slot that has
   run out of trials while another still trains counts as overhead. *Workers ready*: less what the first trial of each
-  slot waited until its first epoch began. For (b), with one slot, it is what building data and network costs.
+  slot waited until its first epoch began. For (b), with one slot, it is the building of
+  data and network, the first reading of the data included.
 - Every side finds its modules compiled and on hand: an untimed small round goes before the first one.
 """
 
