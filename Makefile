@@ -3,7 +3,6 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 STUDY ?= studies/quickstart.yaml
-export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: study test check bench ui clean lock
 
@@ -40,6 +39,6 @@ lock: .venv/uv
 	touch $@
 
 .venv/ready: .venv/uv requirements.lock pyproject.toml
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	touch $@
