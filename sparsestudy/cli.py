@@ -102,7 +102,9 @@ def validate(file: File, overrides: Overrides = None) -> None:
     from sparsestudy import operations
 
     plan = operations.plan(file, overrides or ())
-    console.print(f"{escape(str(file))}: valid; {plan.trials} trials over {len(plan.space.arms)} arms")
+    console.print(
+        f"{escape(str(file))}: valid; {_count(plan.trials, 'trial')} over {_count(len(plan.space.arms), 'arm')}"
+    )
 
 
 @app.command()
@@ -276,6 +278,10 @@ def _panel(progress: Progress) -> Group:
     foot = Text(_pace(progress), style="dim")
     best_line = Text(f"best  {progress.describe_best()}" if progress.best else "best  none yet")
     return Group(head, running, best_line, foot)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _duration(seconds: float | None) -> str:

@@ -25,7 +25,7 @@ from sparsestudy.planning import Plan, resolve, single_point
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.specfile import dump_yaml, read
-from sparsestudy.study import Measurement, StudySpec, Trial, TrialState
+from sparsestudy.study import DOMAIN_SCHEMA, Measurement, StudySpec, Trial, TrialState
 from sparsestudy.tracking.ledger import Ledger, StudyRecord
 from sparsestudy.tracking.mlflow_tracker import QUIET, Tracker, default_uri
 
@@ -399,7 +399,7 @@ def json_schema() -> dict[str, Any]:
     schema = StudySpec.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "sparsestudy study file"
-    value = {"anyOf": [{}, {"$ref": "#/$defs/Domain"}]}
+    value = {"anyOf": [{}, DOMAIN_SCHEMA]}
     for name in regularizers.names():
         fields = regularizers.kind(name).model_json_schema().get("properties", {})
         for field, described in fields.items():

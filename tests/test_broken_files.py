@@ -120,4 +120,4 @@ def test_command_line_on_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     file = tmp_path / "good.yaml"
     file.write_text("name: t\nregularizers: [{name: none}]\n", encoding="utf-8")
     assert cli.main(["validate", str(file), "-s", "search.trials=3"]) == 0
-    assert capsys.readouterr().out == f"{file}: valid; 3 trials over 1 arms\n"
+    assert capsys.readouterr().out == f"{file}: valid; 3 trials over 1 arm\n"

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sparsestudy._registry import lookup, modules
 from sparsestudy.errors import Problem, SpecError, listing, suggest
 from sparsestudy.regularizers._regularizer import LayerRegularizer, Regularizer, Step, match, nth_use
+from sparsestudy.specfile import describe
 
 __all__ = ["LayerRegularizer", "Regularizer", "Step", "get", "kind", "match", "names", "nth_use"]
 
@@ -62,8 +63,4 @@ def _explain(found: type[Regularizer], method: str, error: Any) -> str:
         if key == "targets":
             return f"{method} has no sparsity targets; its parameters: {listing(fields)}"
         return f"{method} has no parameter {key!r}; its parameters: {listing(fields)}{suggest(key, fields)}"
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    if error["type"] == "literal_error":
-        return f"allowed: {str(error['ctx']['expected']).replace(chr(39), '')}; got {error['input']!r}"
-    return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+    return describe(error)

@@ -203,7 +203,7 @@ class Ledger:
             StudyRecord(
                 id=row["id"],
                 name=row["name"],
-                spec=_spec(row["spec"]),
+                spec=StudySpec.from_dict(row["spec"]),
                 created=row["created"],
                 run_id=row["run_id"],
                 driver=f"{row['owner_host']}:{row['owner_pid']}" if _held(dict(row)) else None,
@@ -516,14 +516,10 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _spec(data: Any) -> StudySpec:
-    return StudySpec.model_validate(data, strict=False)
-
-
 def _trial(row: Mapping[str, Any]) -> Trial:
     return Trial(
         number=row["number"],
-        config=TrialConfig.model_validate(row["config"], strict=False),
+        config=TrialConfig.from_dict(row["config"]),
         state=TrialState(row["state"]),
         values=tuple(row["values"]),
         epochs=row["epochs"],

@@ -65,7 +65,8 @@ def import_function(name: str) -> Callable[..., Any]:
         ) from error
     function: Any = getattr(module, function_name, None)
     if not callable(function):
-        found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
+        found = [key for key in own if callable(getattr(module, key)) and not key.startswith("_")]
         what = "has no function" if function is None else "has no function but a value"
         raise NotFoundError(
             f"{name!r}: module {module_name!r} {what} {function_name!r}; it has {listing(found)}"

@@ -118,10 +118,10 @@ def test_every_wrong_target_is_reported() -> None:
 @pytest.mark.parametrize(
     ("parameter", "value", "message"),
     [
-        ("axis", "filter", "allowed: layer, inter, intra or image; got 'filter'"),
-        ("normalise", "softmax", "allowed: ratio or affine; got 'softmax'"),
-        ("warmup_epochs", -1, "input should be greater than or equal to 0, got -1"),
-        ("warmup_epochs", float("inf"), "input should be a finite number, got inf"),
+        ("axis", "filter", 'got "filter"; allowed: layer, inter, intra, image'),
+        ("normalise", "softmax", 'got "softmax"; allowed: ratio, affine'),
+        ("warmup_epochs", -1, "needs a number >= 0, got -1"),
+        ("warmup_epochs", float("inf"), "needs a finite number, got .inf"),
     ],
 )
 def test_wrong_options(parameter: str, value: object, message: str) -> None:
