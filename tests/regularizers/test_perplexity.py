@@ -118,7 +118,7 @@ def test_every_wrong_target_is_reported() -> None:
 @pytest.mark.parametrize(
     ("parameter", "value", "message"),
     [
-        ("axis", "filter", 'got "filter"; allowed: layer, inter, intra, image'),
+        ("axis", "layers", "got \"layers\"; allowed: layer, inter, intra, image; did you mean 'layer'?"),
         ("normalise", "softmax", 'got "softmax"; allowed: ratio, affine'),
         ("warmup_epochs", -1, "needs a number >= 0, got -1"),
         ("warmup_epochs", float("inf"), "needs a finite number, got .inf"),
