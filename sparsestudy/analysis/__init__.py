@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Analysis: tables, pictures and the page, from recorded trials alone."""

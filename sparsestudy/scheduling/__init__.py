@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Scheduling: what to try next, and who trains it."""

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Tracking: the ledger, which is the truth, and MLflow, which shows it."""
