@@ -3,7 +3,8 @@
 The public names, each imported when it is first used (torch alone takes seconds):
 
 - `run`, `plan`, `open_study`, `studies`: the verbs on a study; see `sparsestudy.operations`.
-- `StudySpec`, `TrialConfig`, `Trial`, `TrialState`, `Measurement`: the vocabulary; see `sparsestudy.study`.
+- `StudySpec`, `TrialConfig`, `Trial`, `TrialState`, `Measurement`: the vocabulary; see `sparsestudy.study`
+  and `sparsestudy.trial`.
 - `fit`, `Probe`: train one configuration, look inside any network; see `sparsestudy.training`.
 - `sparsestudy.regularizers` and `sparsestudy.measures`: the methods and the statistics.
 """
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsestudy.operations import open_study, plan, run, studies
-    from sparsestudy.study import Measurement, StudySpec, Trial, TrialConfig, TrialState
+    from sparsestudy.study import StudySpec
     from sparsestudy.training.loop import fit
     from sparsestudy.training.probe import Probe
+    from sparsestudy.trial import Measurement, Trial, TrialConfig, TrialState
 
 __all__ = [
     "Measurement",
@@ -35,7 +37,8 @@ __all__ = [
 
 _HOMES = {
     "sparsestudy.operations": ("open_study", "plan", "run", "studies"),
-    "sparsestudy.study": ("Measurement", "StudySpec", "Trial", "TrialConfig", "TrialState"),
+    "sparsestudy.study": ("StudySpec",),
+    "sparsestudy.trial": ("Measurement", "Trial", "TrialConfig", "TrialState"),
     "sparsestudy.training.loop": ("fit",),
     "sparsestudy.training.probe": ("Probe",),
 }

@@ -19,22 +19,11 @@ from sparsestudy.errors import NotFoundError, Problem, SparseStudyError, SpecErr
 from sparsestudy.regularizers import LayerRegularizer, Regularizer
 from sparsestudy.space import Domain, Parameter, Scalar, SearchSpace, Uniform, fill, leaves
 from sparsestudy.specfile import Draft, Path_, describe, spell
-from sparsestudy.study import (
-    AUTO,
-    SCALARS,
-    SPARSITY,
-    ArmSpec,
-    DataSpec,
-    MethodSpec,
-    ModelSpec,
-    Section,
-    StoppingSpec,
-    StudySpec,
-    TrainingSpec,
-    objective_names,
-)
+from sparsestudy.study import ArmSpec, DataSpec, MethodSpec, ModelSpec, Section, StoppingSpec, StudySpec, TrainingSpec
 from sparsestudy.training import data, models
 from sparsestudy.training.probe import Layer, discover, expand
+from sparsestudy.trial import SCALARS, SPARSITY, objective_names
+from sparsestudy.values import AUTO
 
 Template = dict[str, Any]
 SEARCHABLE = ("training", "model.arguments", "data")

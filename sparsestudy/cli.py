@@ -30,7 +30,7 @@ from sparsestudy.errors import ConflictError, NotFoundError, SparseStudyError, S
 if TYPE_CHECKING:
     from sparsestudy.operations import Outcome, Study
     from sparsestudy.scheduling.progress import Progress
-    from sparsestudy.study import Trial
+    from sparsestudy.trial import Trial
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -312,7 +312,7 @@ def _print_outcome(outcome: Outcome, again: str) -> None:
 
 
 def _best_table(spec: Any, ranked: Sequence[Trial]) -> Table:
-    from sparsestudy.study import short_names, trial_label
+    from sparsestudy.trial import short_names, trial_label
 
     prefix = "best/sparsity/"
     layers = [k.removeprefix(prefix) for k in ranked[0].headlines if k.startswith(prefix) and k != f"{prefix}mean"]
@@ -341,7 +341,7 @@ def _cell(value: float | None) -> str:
 
 
 def _trial_table(study: Study, listed: Sequence[Trial]) -> Table:
-    from sparsestudy.study import trial_label
+    from sparsestudy.trial import trial_label
 
     table = Table("trial", "state", "epochs", box=None, header_style="bold")
     for objective in study.spec.search.objectives:
@@ -378,7 +378,7 @@ def _plain(study: Study, trial: Trial) -> dict[str, Any]:
 
 
 def _print_trial(study: Study, trial: Trial, trajectory: Sequence[Any]) -> None:
-    from sparsestudy.study import short_names, trial_label
+    from sparsestudy.trial import short_names, trial_label
 
     console.print(f"[bold]trial {trial.number}[/]  {escape(trial_label(trial.config))}")
     seconds = f", {_duration(trial.finished - trial.started)}" if trial.finished and trial.started else ""

@@ -25,9 +25,11 @@ from sparsestudy.planning import Plan, resolve, single_point
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.specfile import dump_yaml, read
-from sparsestudy.study import DOMAIN_SCHEMA, Measurement, StudySpec, Trial, TrialState
+from sparsestudy.study import StudySpec
 from sparsestudy.tracking.ledger import Ledger, StudyRecord
 from sparsestudy.tracking.mlflow_tracker import QUIET, Tracker, default_uri
+from sparsestudy.trial import Measurement, Trial, TrialState
+from sparsestudy.values import DOMAIN_SCHEMA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -302,7 +304,8 @@ def _progress(study: Study, planned: Plan) -> Progress:
 
 
 def _tracker(study: Study) -> Tracker:
-    from sparsestudy.analysis import plots, table
+    from sparsestudy.analysis import table
+    from sparsestudy.analysis.heatmap import heatmap_png
 
     def artifacts(trial: Trial, trajectory: list[Measurement]) -> dict[str, bytes]:
         if not trajectory:
@@ -311,7 +314,7 @@ def _tracker(study: Study) -> Tracker:
         title = f"{study.name} · trial {trial.number} · {trial.config.arm}"
         return {
             "trajectory.parquet": _parquet(table.trajectory_table(trajectory)),
-            "sparsity.png": plots.heatmap_png(trajectory, main, title=title),
+            "sparsity.png": heatmap_png(trajectory, main, title=title),
         }
 
     return Tracker(Ledger.in_folder(study.folder), study.record, study.folder, artifacts)

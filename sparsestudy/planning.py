@@ -11,9 +11,10 @@ from sparsestudy.checking import Checker, Template, set_path
 from sparsestudy.regularizers import match
 from sparsestudy.space import ARM, Scalar, SearchSpace, fill
 from sparsestudy.specfile import Draft
-from sparsestudy.study import SCALARS, StudySpec, TrialConfig, derive_seed
+from sparsestudy.study import StudySpec, derive_seed
 from sparsestudy.training.loop import Trainer
 from sparsestudy.training.probe import Layer
+from sparsestudy.trial import SCALARS, TrialConfig
 
 TRIAL_OVERHEAD_SECONDS = 0.3
 """What scheduling, recording and reusing a worker costs a trial beside its training; measured by ``make bench``."""

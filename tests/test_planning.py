@@ -7,9 +7,9 @@ import pytest
 from sparsestudy.planning import Plan, resolve
 from sparsestudy.space import ARM, Integer, Uniform
 from sparsestudy.specfile import parse
-from sparsestudy.study import headlines
 from sparsestudy.tracking.mlflow_tracker import epoch_metrics
 from sparsestudy.training.loop import Trainer
+from sparsestudy.trial import headlines
 
 IMAGES = "data: {name: synthetic, arguments: {shape: [3, 32, 32], examples: 100, classes: 4}}"
 CONVNET = ["features.conv1", "features.conv2", "features.conv3", "classifier.dense1"]

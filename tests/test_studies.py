@@ -20,8 +20,8 @@ from sparsestudy import operations
 from sparsestudy.cli import main
 from sparsestudy.errors import ConflictError
 from sparsestudy.operations import Outcome
-from sparsestudy.study import TrialState
 from sparsestudy.training.loop import fit
+from sparsestudy.trial import TrialState
 
 pytestmark = pytest.mark.study
 

@@ -14,18 +14,8 @@ from pydantic import ValidationError
 
 from sparsestudy.planning import resolve
 from sparsestudy.specfile import parse
-from sparsestudy.study import (
-    Measurement,
-    StudySpec,
-    TrialConfig,
-    TrialState,
-    derive_seed,
-    digest,
-    headlines,
-    objective_names,
-    short_names,
-    trial_label,
-)
+from sparsestudy.study import StudySpec, derive_seed, digest
+from sparsestudy.trial import Measurement, TrialConfig, TrialState, headlines, objective_names, short_names, trial_label
 
 SMALL: dict[str, Any] = {"name": "a", "regularizers": [{"name": "none"}]}
 LARGE: dict[str, Any] = {

@@ -1,30 +1,26 @@
-"""Pictures of a study: one PNG a trial for the tracker, and the Plotly figures of the outcome page.
+"""The Plotly figures of the outcome page.
 
 Every arm keeps one colour throughout (`arm_colours`), safe for the common kinds of colour blindness; sparsity is
 always Viridis from 0 to 1, and grey is where it is undefined. Text that came from a person is escaped for Plotly,
-which reads labels as HTML, and never parsed as mathematics by matplotlib.
+which reads labels as HTML.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from html import escape
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from plotly import graph_objects as go
 
+from sparsestudy.analysis.heatmap import GREY, best_epoch, cut, layer_cells
 from sparsestudy.analysis.table import layers_of, ranking, searched_domains
 from sparsestudy.space import ARM, Choice, Domain, Uniform
-from sparsestudy.study import Measurement, StudySpec, Trial, TrialState, short_names, trial_label
+from sparsestudy.study import StudySpec
+from sparsestudy.trial import Measurement, Trial, TrialState, short_names, trial_label
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up")
@@ -32,128 +28,7 @@ MAX_POINTS = 200
 """Most epochs drawn of one curve on the page."""
 LAYERS_IN_LEGEND = 12
 """With more layers a legend would leave no room for the curves; dark is the first layer, light the last."""
-_GREY = "#b8b8b8"
 _GRID = "rgba(128,128,128,0.25)"
-
-
-# --- One PNG a trial -------------------------------------------------------------------------------------------------
-
-
-def heatmap_png(trajectory: Sequence[Measurement], measure: str, *, title: str) -> bytes:
-    """Loss over epochs above a layer-by-epoch heat map of one measure, as an 800 by 500 pixel PNG.
-
-    The upper panel has train and validation loss in nats and a vertical line at the epoch of lowest validation loss;
-    the lower one the measure on the validation probe set, in [0, 1], a row a layer, the first layer on top. Cells
-    where the measure is undefined or was not taken are grey and hatched. Uses no global state of matplotlib, so it may
-    be called from any thread.
-
-    Args:
-        trajectory: Measurements in order of epochs; may be empty, and may lack statistics.
-        measure: Name of the measure, as it stands in the statistics.
-        title: One line above the picture; shortened if it is too long.
-    """
-    layers = layers_of(trajectory)
-    short = [_cut(name, 18) for name in short_names(layers).values()]
-    left = max(0.09, 0.035 + 0.0088 * max(map(len, short), default=0))
-    figure = Figure(figsize=(8, 5), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.text(0.02, 0.955, _drawable(_cut(title, 95)), fontsize=10, parse_math=False)
-    below = figure.add_axes((left, 0.1, 0.89 - left, 0.47))
-    above = figure.add_axes((left, 0.6, 0.89 - left, 0.29), sharex=below)
-    _draw_losses(above, trajectory)
-    _draw_cells(figure, below, trajectory, measure, short)
-    low, high = (trajectory[0].epoch, trajectory[-1].epoch) if trajectory else (0, 0)
-    below.set_xlim(low - 0.5, high + 0.5)
-    below.set_xticks(range(low, high + 1, max(1, _round_step((high - low) / 8))))
-    below.set_xlabel("epoch (counted from 0)", fontsize=8)
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=100)
-    return out.getvalue()
-
-
-def _draw_losses(axes: Axes, trajectory: Sequence[Measurement]) -> None:
-    epochs = [m.epoch for m in trajectory]
-    marker = "o" if len(epochs) < 3 else ""
-    for name, colour, losses in (
-        ("train", "#7f7f7f", [m.train_loss for m in trajectory]),
-        ("validation", "#0072b2", [m.validation_loss for m in trajectory]),
-    ):
-        axes.plot(epochs, [_finite(v) for v in losses], color=colour, lw=1.5, marker=marker, ms=4, label=name)
-    best = best_epoch(trajectory)
-    if best is not None:
-        axes.axvline(best, color="#d55e00", lw=1, ls="--", label=f"lowest validation loss: epoch {best}")
-    axes.set_ylabel("loss (nats)", fontsize=8)
-    axes.tick_params(labelsize=8, labelbottom=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, loc="lower right", ncols=3, borderaxespad=0, bbox_to_anchor=(1, 1))
-    axes.margins(y=0.08)
-    axes.locator_params(axis="y", nbins=5)
-
-
-def _draw_cells(
-    figure: Figure, axes: Axes, trajectory: Sequence[Measurement], measure: str, names: Sequence[str]
-) -> None:
-    axes.tick_params(labelsize=8)
-    epochs, cells = _cells(trajectory, measure)
-    if not names:
-        axes.set_yticks([])
-        axes.text(0.5, 0.5, "no layer statistics were recorded", ha="center", transform=axes.transAxes, fontsize=9)
-        return
-    axes.patch.set(facecolor=_GREY, hatch="////", edgecolor="#8f8f8f", linewidth=0)
-    edges = np.concatenate([[epochs[0] - 0.5], (epochs[1:] + epochs[:-1]) / 2, [epochs[-1] + 0.5]])
-    rows = np.arange(len(names) + 1) - 0.5
-    image = axes.pcolorfast(edges, rows, np.ma.masked_invalid(cells), cmap="viridis", vmin=0, vmax=1)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    best = best_epoch(trajectory)
-    if best is not None:
-        axes.axvline(best, color="white", lw=1, ls="--")
-    step = math.ceil(len(names) / 22)
-    axes.set_yticks(range(0, len(names), step), [_drawable(n) for n in names[::step]], fontsize=8, parse_math=False)
-    place = axes.get_position()
-    bar = figure.colorbar(image, cax=figure.add_axes((0.905, place.y0, 0.018, place.height)))
-    bar.ax.tick_params(labelsize=8)
-    bar.set_label(_drawable(_cut(measure, 36)), fontsize=8, parse_math=False)
-
-
-def _round_step(step: float) -> int:
-    """The smallest of 1, 2, 5, 10, 20, 50, … that is at least ``step``."""
-    power = 10 ** max(0, math.floor(math.log10(step))) if step > 1 else 1
-    return next(int(power * factor) for factor in (1, 2, 5, 10) if power * factor >= step)
-
-
-def _cells(trajectory: Sequence[Measurement], measure: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Epochs with statistics, and the measure as ``[layers, epochs]``, NaN where it is undefined."""
-    layers = layers_of(trajectory)
-    measured = [m for m in trajectory if m.statistics]
-    series = [m.series(measure) for m in measured]
-    values = [[_finite(at.get(layer, math.nan)) for at in series] for layer in layers]
-    return np.array([m.epoch for m in measured], dtype=float), np.array(values, dtype=float)
-
-
-def best_epoch(trajectory: Sequence[Measurement]) -> int | None:
-    """Epoch of the lowest finite validation loss, the earliest of equals; None if there is none."""
-    finite = [m for m in trajectory if math.isfinite(m.validation_loss)]
-    return min(finite, key=lambda m: (m.validation_loss, m.epoch)).epoch if finite else None
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else math.nan
-
-
-def _cut(text: str, length: int) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= length else flat[: length - 1] + "…"
-
-
-def _drawable(text: str) -> str:
-    """Replace what the font lacks: matplotlib warns once for each such glyph, and warnings may be errors."""
-    known = _glyphs()
-    return "".join(c if ord(c) in known else "?" for c in text)
-
-
-@lru_cache
-def _glyphs() -> frozenset[int]:
-    return frozenset(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap())
 
 
 # --- Figures of the outcome page -------------------------------------------------------------------------------------
@@ -247,8 +122,8 @@ def sparsity_figure(spec: StudySpec, trial: Trial, trajectory: Sequence[Measurem
 def heatmap_figure(spec: StudySpec, trajectory: Sequence[Measurement]) -> go.Figure:
     """Main measure on the validation probe set, a row a layer, a column a measured epoch; grey where undefined."""
     points = thin([m for m in trajectory if m.statistics])
-    epochs, cells = _cells(points, spec.measures.main)
-    names = [_text(_cut(short, 24)) for short in short_names(layers_of(points)).values()]
+    epochs, cells = layer_cells(points, spec.measures.main)
+    names = [_text(cut(short, 24)) for short in short_names(layers_of(points)).values()]
     figure = _figure(height=min(110 + 30 * max(len(names), 3), 800))
     figure.add_heatmap(
         x=[int(e) for e in epochs], y=list(range(len(names))), z=[[_plain(v) for v in row] for row in cells],
@@ -262,7 +137,7 @@ def heatmap_figure(spec: StudySpec, trajectory: Sequence[Measurement]) -> go.Fig
     step = math.ceil(max(len(names), 1) / 25)
     ticks = list(range(0, len(names), step))
     figure.update_yaxes(autorange="reversed", tickvals=ticks, ticktext=names[::step], showgrid=False)
-    figure.update_layout(plot_bgcolor=_GREY, xaxis_title="epoch (counted from 0)", xaxis_showgrid=False)
+    figure.update_layout(plot_bgcolor=GREY, xaxis_title="epoch (counted from 0)", xaxis_showgrid=False)
     return figure
 
 

@@ -31,7 +31,8 @@ from sparsestudy.analysis.plots import (
     value_figures,
 )
 from sparsestudy.analysis.table import best_by_arm, layers_of, pareto_front, ranking, sparsity_at_best
-from sparsestudy.study import SPARSITY, Measurement, StudySpec, Trial, TrialState, short_names, trial_label
+from sparsestudy.study import StudySpec
+from sparsestudy.trial import SPARSITY, Measurement, Trial, TrialState, short_names, trial_label
 
 BEST_SHOWN, LAYERS_SHOWN_OF, ARMS_DRAWN, VALUES_DRAWN, FAILURES_SHOWN = 10, 5, 8, 24, 50
 ABSENT = "–"

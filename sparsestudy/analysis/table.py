@@ -15,16 +15,8 @@ import numpy as np
 import pandas as pd
 
 from sparsestudy.space import ARM, Choice, Domain, leaves
-from sparsestudy.study import (
-    SCALARS,
-    SPARSITY,
-    Measurement,
-    StudySpec,
-    Trial,
-    TrialState,
-    objective_names,
-    trial_label,
-)
+from sparsestudy.study import StudySpec
+from sparsestudy.trial import SCALARS, SPARSITY, Measurement, Trial, TrialState, objective_names, trial_label
 
 TEXT = pd.StringDtype(na_value=np.nan)
 """Type of every text column; a missing text is NaN."""

@@ -6,7 +6,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sparsestudy.study import ObjectiveSpec, Trial, TrialState, trial_label
+from sparsestudy.study import ObjectiveSpec
+from sparsestudy.trial import Trial, TrialState, trial_label
 
 
 @dataclass(kw_only=True)

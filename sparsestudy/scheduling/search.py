@@ -17,8 +17,9 @@ from optuna.trial import create_trial
 from sparsestudy.scheduling import samplers
 from sparsestudy.scheduling.distributions import to_distribution
 from sparsestudy.space import ARM, Choice, Domain, Integer, Scalar, SearchSpace, Uniform
-from sparsestudy.study import Failure, Measurement, StudySpec, Trial, TrialConfig, TrialState, derive_seed, headlines
+from sparsestudy.study import StudySpec, derive_seed
 from sparsestudy.tracking.ledger import Lease, Ledger
+from sparsestudy.trial import Failure, Measurement, Trial, TrialConfig, TrialState, headlines
 
 Configure = Callable[[int, Mapping[str, Scalar], int], TrialConfig]
 """(number, parameters, seed) -> what to train."""

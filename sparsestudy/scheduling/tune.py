@@ -31,8 +31,9 @@ from sparsestudy.errors import ConflictError
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.scheduling.worker import ENDED, EPOCHS, METRIC, PARCEL, TrialWorker
-from sparsestudy.study import Failure, Measurement, StudySpec, TrialConfig, TrialState, trial_label
+from sparsestudy.study import StudySpec
 from sparsestudy.tracking.ledger import Lease
+from sparsestudy.trial import Failure, Measurement, TrialConfig, TrialState, trial_label
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from ray.tune import Trainable
 
-from sparsestudy.study import Measurement, TrialConfig
 from sparsestudy.training.loop import Trainer
+from sparsestudy.trial import Measurement, TrialConfig
 
 PARCEL_SECONDS = 1.0
 METRIC, EPOCHS, PARCEL, ENDED = "objective", "epochs", "parcel", "ended"

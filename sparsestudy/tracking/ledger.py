@@ -16,91 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    ForeignKey,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    create_engine,
-    event,
-    func,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, create_engine, event, func, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from sparsestudy.errors import ConflictError, NotFoundError, TrackingError, listing, suggest
-from sparsestudy.study import Failure, Measurement, StudySpec, Trial, TrialConfig, TrialState
+from sparsestudy.study import StudySpec
+from sparsestudy.tracking.tables import ATTEMPTS, MEASUREMENTS, METADATA, SCHEMA, SCHEMA_VERSION, STUDIES, TRIALS
+from sparsestudy.trial import Failure, Measurement, Trial, TrialConfig, TrialState
 
-SCHEMA_VERSION = 1
 LEASE_SECONDS = 60.0
 """A lease that was not renewed for this long may be taken by another driver."""
-
-_metadata = MetaData()
-_schema = Table("schema_version", _metadata, Column("version", Integer, nullable=False))
-_studies = Table(
-    "studies",
-    _metadata,
-    Column("id", Integer, primary_key=True),
-    Column("name", String(120), nullable=False, unique=True),
-    Column("digest", String(16), nullable=False),
-    Column("spec", JSON, nullable=False),
-    Column("created", Float, nullable=False),
-    Column("fence", Integer, nullable=False, default=0),
-    Column("owner_host", String(255)),
-    Column("owner_pid", Integer),
-    Column("lease_expires", Float),
-    Column("run_id", String(64)),
-)
-_trials = Table(
-    "trials",
-    _metadata,
-    Column("id", Integer, primary_key=True),
-    Column("study_id", ForeignKey("studies.id"), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("config", JSON, nullable=False),
-    Column("state", String(10), nullable=False, index=True),
-    Column("values", JSON, nullable=False, default=list),
-    Column("epochs", Integer, nullable=False, default=0),
-    Column("headlines", JSON, nullable=False, default=dict),
-    Column("failure", JSON),
-    Column("order", Integer),
-    Column("started", Float),
-    Column("finished", Float),
-    Column("run_id", String(64)),
-    Column("delivered", Boolean, nullable=False, default=False),
-    UniqueConstraint("study_id", "number"),
-)
-_attempts = Table(
-    "attempts",
-    _metadata,
-    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
-    Column("number", Integer, primary_key=True),
-    Column("fence", Integer, nullable=False),
-    Column("started", Float, nullable=False),
-    Column("ended", Float),
-    Column("outcome", Text),
-)
-_measurements = Table(
-    "measurements",
-    _metadata,
-    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("attempt", Integer, nullable=False),
-    Column("timestamp", BigInteger, nullable=False),
-    Column("data", JSON, nullable=False),
-    Column("delivered", Boolean, nullable=False, default=False, index=True),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +70,11 @@ class Ledger:
         self.url = url
         self._engine = _engine(url)
         try:
-            _metadata.create_all(self._engine)
+            METADATA.create_all(self._engine)
             with self._engine.begin() as connection:
-                version = connection.execute(select(_schema.c.version)).scalar()
+                version = connection.execute(select(SCHEMA.c.version)).scalar()
                 if version is None:
-                    connection.execute(_schema.insert().values(version=SCHEMA_VERSION))
+                    connection.execute(SCHEMA.insert().values(version=SCHEMA_VERSION))
         except DatabaseError as error:
             raise TrackingError(f"the ledger {url} cannot be opened: {error.orig}") from error
         if version is not None and version != SCHEMA_VERSION:
@@ -179,7 +104,7 @@ class Ledger:
         row = {"name": name, "digest": spec.digest, "spec": spec.to_dict(), "created": time.time()}
         try:
             with self._engine.begin() as connection:
-                connection.execute(_studies.insert().values(**row))
+                connection.execute(STUDIES.insert().values(**row))
         except IntegrityError:
             raise ConflictError(f"a study named {name!r} is already recorded in {self.url}") from None
         return self.study(name)
@@ -198,7 +123,7 @@ class Ledger:
     def studies(self) -> list[StudyRecord]:
         """All studies, oldest first."""
         with self._read() as connection:
-            rows = connection.execute(select(_studies).order_by(_studies.c.created)).mappings().all()
+            rows = connection.execute(select(STUDIES).order_by(STUDIES.c.created)).mappings().all()
         return [
             StudyRecord(
                 id=row["id"],
@@ -214,7 +139,7 @@ class Ledger:
     def update_spec(self, lease: Lease, spec: StudySpec) -> None:
         """Replace the recorded spec by one of the same digest: another question, budget or machine."""
         with self._write(lease) as connection:
-            connection.execute(update(_studies).where(_studies.c.id == lease.study_id).values(spec=spec.to_dict()))
+            connection.execute(update(STUDIES).where(STUDIES.c.id == lease.study_id).values(spec=spec.to_dict()))
 
     def lease(self, study: StudyRecord) -> Lease:
         """Become the study's only driver.
@@ -223,7 +148,7 @@ class Ledger:
             ConflictError: Somebody else is; the message says who and what to do.
         """
         with self._engine.begin() as connection:
-            query = select(_studies).where(_studies.c.id == study.id).with_for_update()
+            query = select(STUDIES).where(STUDIES.c.id == study.id).with_for_update()
             row = dict(connection.execute(query).mappings().one())
             if _held(row):
                 raise ConflictError(
@@ -232,7 +157,7 @@ class Ledger:
                 )
             fence = row["fence"] + 1
             connection.execute(
-                update(_studies).where(_studies.c.id == study.id).values(fence=fence, **_ownership(time.time()))
+                update(STUDIES).where(STUDIES.c.id == study.id).values(fence=fence, **_ownership(time.time()))
             )
         return Lease(ledger=self, study_id=study.id, study=study.name, fence=fence)
 
@@ -250,7 +175,7 @@ class Ledger:
             for config in configs
         ]
         with self._write(lease) as connection:
-            connection.execute(_trials.insert(), rows)
+            connection.execute(TRIALS.insert(), rows)
 
     def start(self, lease: Lease, number: int) -> int:
         """Mark a WAITING trial RUNNING and open an attempt; returns the attempt's number, from 1."""
@@ -261,16 +186,16 @@ class Ledger:
             attempt = (
                 1
                 + connection.execute(
-                    select(func.count()).select_from(_attempts).where(_attempts.c.trial_id == trial["id"])
+                    select(func.count()).select_from(ATTEMPTS).where(ATTEMPTS.c.trial_id == trial["id"])
                 ).scalar_one()
             )
             connection.execute(
-                update(_trials)
-                .where(_trials.c.id == trial["id"])
+                update(TRIALS)
+                .where(TRIALS.c.id == trial["id"])
                 .values(state=TrialState.RUNNING, started=trial["started"] or now)
             )
             connection.execute(
-                _attempts.insert().values(trial_id=trial["id"], number=attempt, fence=lease.fence, started=now)
+                ATTEMPTS.insert().values(trial_id=trial["id"], number=attempt, fence=lease.fence, started=now)
             )
         return attempt
 
@@ -279,7 +204,7 @@ class Ledger:
         with self._write(lease) as connection:
             trial = self._row(connection, lease.study_id, number)
             last = connection.execute(
-                select(func.max(_measurements.c.epoch)).where(_measurements.c.trial_id == trial["id"])
+                select(func.max(MEASUREMENTS.c.epoch)).where(MEASUREMENTS.c.trial_id == trial["id"])
             ).scalar()
             fresh = [m for m in measurements if last is None or m.epoch > last]
             if not fresh:
@@ -294,8 +219,8 @@ class Ledger:
                 }
                 for m in fresh
             ]
-            connection.execute(_measurements.insert(), rows)
-            connection.execute(update(_trials).where(_trials.c.id == trial["id"]).values(epochs=fresh[-1].epoch + 1))
+            connection.execute(MEASUREMENTS.insert(), rows)
+            connection.execute(update(TRIALS).where(TRIALS.c.id == trial["id"]).values(epochs=fresh[-1].epoch + 1))
 
     def finish(
         self,
@@ -316,12 +241,12 @@ class Ledger:
                 raise ConflictError(f"trial {number} of {lease.study!r} is {trial['state']}, it cannot become {state}")
             order = connection.execute(
                 select(func.count())
-                .select_from(_trials)
-                .where(_trials.c.study_id == lease.study_id, _trials.c.order.is_not(None))
+                .select_from(TRIALS)
+                .where(TRIALS.c.study_id == lease.study_id, TRIALS.c.order.is_not(None))
             ).scalar_one()
             connection.execute(
-                update(_trials)
-                .where(_trials.c.id == trial["id"])
+                update(TRIALS)
+                .where(TRIALS.c.id == trial["id"])
                 .values(
                     state=state,
                     values=list(values),
@@ -338,10 +263,10 @@ class Ledger:
 
         Nothing that is recorded is lost: configuration, seed and epochs stay, so the next attempt repeats the trial.
         """
-        running = (_trials.c.study_id == lease.study_id) & (_trials.c.state == TrialState.RUNNING)
+        running = (TRIALS.c.study_id == lease.study_id) & (TRIALS.c.state == TrialState.RUNNING)
         with self._write(lease) as connection:
-            found = connection.execute(select(_trials.c.id, _trials.c.number).where(running)).all()
-            connection.execute(update(_trials).where(running).values(state=TrialState.WAITING))
+            found = connection.execute(select(TRIALS.c.id, TRIALS.c.number).where(running)).all()
+            connection.execute(update(TRIALS).where(running).values(state=TrialState.WAITING))
             self._close_attempts(connection, [row.id for row in found], time.time(), reason)
         return [row.number for row in found]
 
@@ -358,17 +283,15 @@ class Ledger:
 
     def trials(self, study_id: int, number: int | None = None) -> list[Trial]:
         """All trials of a study by number, or the one of that number."""
-        attempts = (
-            select(_attempts.c.trial_id, func.count().label("attempts")).group_by(_attempts.c.trial_id).subquery()
-        )
+        attempts = select(ATTEMPTS.c.trial_id, func.count().label("attempts")).group_by(ATTEMPTS.c.trial_id).subquery()
         query = (
-            select(_trials, attempts.c.attempts)
-            .outerjoin(attempts, attempts.c.trial_id == _trials.c.id)
-            .where(_trials.c.study_id == study_id)
-            .order_by(_trials.c.number)
+            select(TRIALS, attempts.c.attempts)
+            .outerjoin(attempts, attempts.c.trial_id == TRIALS.c.id)
+            .where(TRIALS.c.study_id == study_id)
+            .order_by(TRIALS.c.number)
         )
         if number is not None:
-            query = query.where(_trials.c.number == number)
+            query = query.where(TRIALS.c.number == number)
         with self._read() as connection:
             return [_trial(dict(row)) for row in connection.execute(query).mappings()]
 
@@ -377,9 +300,7 @@ class Ledger:
         with self._read() as connection:
             trial = self._row(connection, study_id, number)
             rows = connection.execute(
-                select(_measurements.c.data)
-                .where(_measurements.c.trial_id == trial["id"])
-                .order_by(_measurements.c.epoch)
+                select(MEASUREMENTS.c.data).where(MEASUREMENTS.c.trial_id == trial["id"]).order_by(MEASUREMENTS.c.epoch)
             ).scalars()
             return [Measurement.from_dict(data) for data in rows]
 
@@ -387,15 +308,15 @@ class Ledger:
 
     def undelivered(self, study_id: int, *, minimum: int = 1, trials: int = 8) -> list[Delivery]:
         """What MLflow has not got: trials with at least ``minimum`` new epochs, and all that have finished."""
-        new = _measurements.c.delivered.is_(False)
+        new = MEASUREMENTS.c.delivered.is_(False)
         count = func.count().label("count")
-        waiting = select(_measurements.c.trial_id, count).where(new).group_by(_measurements.c.trial_id).subquery()
+        waiting = select(MEASUREMENTS.c.trial_id, count).where(new).group_by(MEASUREMENTS.c.trial_id).subquery()
         query = (
-            select(_trials, waiting.c.count)
-            .outerjoin(waiting, waiting.c.trial_id == _trials.c.id)
-            .where(_trials.c.study_id == study_id, _trials.c.delivered.is_(False))
-            .where((waiting.c.count >= minimum) | _trials.c.order.is_not(None))
-            .order_by(_trials.c.order.is_(None), _trials.c.number)
+            select(TRIALS, waiting.c.count)
+            .outerjoin(waiting, waiting.c.trial_id == TRIALS.c.id)
+            .where(TRIALS.c.study_id == study_id, TRIALS.c.delivered.is_(False))
+            .where((waiting.c.count >= minimum) | TRIALS.c.order.is_not(None))
+            .order_by(TRIALS.c.order.is_(None), TRIALS.c.number)
             .limit(trials)
         )
         with self._read() as connection:
@@ -403,9 +324,9 @@ class Ledger:
             found = []
             for row in rows:
                 data = connection.execute(
-                    select(_measurements.c.data)
-                    .where(_measurements.c.trial_id == row["id"], new)
-                    .order_by(_measurements.c.epoch)
+                    select(MEASUREMENTS.c.data)
+                    .where(MEASUREMENTS.c.trial_id == row["id"], new)
+                    .order_by(MEASUREMENTS.c.epoch)
                 ).scalars()
                 measurements = tuple(Measurement.from_dict(d) for d in data)
                 closing = row["order"] is not None
@@ -419,21 +340,21 @@ class Ledger:
             if delivery.measurements:
                 last = delivery.measurements[-1].epoch
                 connection.execute(
-                    update(_measurements)
-                    .where(_measurements.c.trial_id == trial["id"], _measurements.c.epoch <= last)
+                    update(MEASUREMENTS)
+                    .where(MEASUREMENTS.c.trial_id == trial["id"], MEASUREMENTS.c.epoch <= last)
                     .values(delivered=True)
                 )
             if delivery.closing:
-                connection.execute(update(_trials).where(_trials.c.id == trial["id"]).values(delivered=True))
+                connection.execute(update(TRIALS).where(TRIALS.c.id == trial["id"]).values(delivered=True))
 
     def set_run(self, study_id: int, run_id: str, number: int | None = None) -> None:
         """Note the MLflow run of the study, or of one of its trials."""
         with self._engine.begin() as connection:
             if number is None:
-                connection.execute(update(_studies).where(_studies.c.id == study_id).values(run_id=run_id))
+                connection.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(run_id=run_id))
             else:
                 trial = self._row(connection, study_id, number)
-                connection.execute(update(_trials).where(_trials.c.id == trial["id"]).values(run_id=run_id))
+                connection.execute(update(TRIALS).where(TRIALS.c.id == trial["id"]).values(run_id=run_id))
 
     # Helpers
 
@@ -445,7 +366,7 @@ class Ledger:
     @contextmanager
     def _write(self, lease: Lease) -> Iterator[Connection]:
         with self._engine.begin() as connection:
-            fence = connection.execute(select(_studies.c.fence).where(_studies.c.id == lease.study_id)).scalar_one()
+            fence = connection.execute(select(STUDIES.c.fence).where(STUDIES.c.id == lease.study_id)).scalar_one()
             if fence != lease.fence:
                 raise ConflictError(
                     f"another process has taken over study {lease.study!r}; this one must not write any more"
@@ -454,7 +375,7 @@ class Ledger:
 
     @staticmethod
     def _row(connection: Connection, study_id: int, number: int) -> Mapping[str, Any]:
-        query = select(_trials).where(_trials.c.study_id == study_id, _trials.c.number == number)
+        query = select(TRIALS).where(TRIALS.c.study_id == study_id, TRIALS.c.number == number)
         row = connection.execute(query).mappings().first()
         if row is None:
             raise NotFoundError(f"there is no trial {number} in this study; `sparsestudy trials` lists them")
@@ -463,8 +384,8 @@ class Ledger:
     @staticmethod
     def _close_attempts(connection: Connection, trials: Sequence[int], now: float, outcome: str) -> None:
         connection.execute(
-            update(_attempts)
-            .where(_attempts.c.trial_id.in_(trials), _attempts.c.ended.is_(None))
+            update(ATTEMPTS)
+            .where(ATTEMPTS.c.trial_id.in_(trials), ATTEMPTS.c.ended.is_(None))
             .values(ended=now, outcome=outcome)
         )
 
@@ -492,7 +413,7 @@ class Lease:
 
     def _set(self, values: Mapping[str, Any]) -> None:
         with self.ledger._write(self) as connection:
-            connection.execute(update(_studies).where(_studies.c.id == self.study_id).values(**values))
+            connection.execute(update(STUDIES).where(STUDIES.c.id == self.study_id).values(**values))
 
 
 def _ownership(now: float) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsestudy.specfile import dump_yaml
-from sparsestudy.study import Measurement, Trial, TrialState, short_names, trial_label
 from sparsestudy.tracking.environment import environment_tags, installed
 from sparsestudy.tracking.ledger import Delivery, Ledger, StudyRecord
+from sparsestudy.trial import Measurement, Trial, TrialState, short_names, trial_label
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -19,10 +19,11 @@ from torch.nn.functional import cross_entropy
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import DivergedError
 from sparsestudy.regularizers import Regularizer, Step
-from sparsestudy.study import Measurement, ScheduleSpec, TrainingSpec, TrialConfig, derive_seed
+from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
 from sparsestudy.training.data import Dataset, Split
 from sparsestudy.training.probe import Probe, sites
+from sparsestudy.trial import Measurement, TrialConfig
 
 TRAIN_EXAMPLES_EVALUATED = 2048
 """Train loss and accuracy are taken on at most this many training examples, always the same ones."""

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from sparsestudy.analysis.heatmap import best_epoch, heatmap_png
 from sparsestudy.analysis.plots import (
     PALETTE,
     arm_colours,
     arms_figure,
-    best_epoch,
     heatmap_figure,
-    heatmap_png,
     loss_figure,
     sparsity_figure,
     thin,
     value_figures,
 )
-from sparsestudy.study import Measurement, StudySpec, Trial, TrialConfig, TrialState
+from sparsestudy.study import StudySpec
+from sparsestudy.trial import Measurement, Trial, TrialConfig, TrialState
 
 EVIL = "<b onclick=x>$\\frac$ 漢 %{x}"
 

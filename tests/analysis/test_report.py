@@ -11,15 +11,8 @@ import pytest
 import yaml
 
 from sparsestudy.analysis.report import requested_target, summary, write_report
-from sparsestudy.study import (
-    Failure,
-    Measurement,
-    StudySpec,
-    Trial,
-    TrialConfig,
-    TrialState,
-    headlines,
-)
+from sparsestudy.study import StudySpec
+from sparsestudy.trial import Failure, Measurement, Trial, TrialConfig, TrialState, headlines
 
 LAYERS = ("features.conv1.relu", "features.conv2.relu", "features.conv3.relu", "classifier.relu")
 EVIL = "<script>alert('x')</script>"

@@ -17,7 +17,8 @@ from sparsestudy.analysis.table import (
     trials_table,
     write_parquet,
 )
-from sparsestudy.study import SCALARS, Failure, Measurement, StudySpec, Trial, TrialConfig, TrialState, headlines
+from sparsestudy.study import StudySpec
+from sparsestudy.trial import SCALARS, Failure, Measurement, Trial, TrialConfig, TrialState, headlines
 
 ACCURACY = {"metric": "best/validation/accuracy"}
 GAP = {"metric": "best/gap/loss", "direction": "minimize"}

@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from sparsestudy.study import TrialConfig
 from sparsestudy.training.loop import fit
+from sparsestudy.trial import TrialConfig
 
 
 def main(configurations: str, outcome: str, part: str, parts: str) -> None:

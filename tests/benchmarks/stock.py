@@ -26,8 +26,8 @@ from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 
-from sparsestudy.study import Measurement, TrialConfig, short_names
 from sparsestudy.training.loop import Trainer
+from sparsestudy.trial import Measurement, TrialConfig, short_names
 
 OBJECTIVE = "validation/accuracy"
 

@@ -17,16 +17,9 @@ from sparsestudy import regularizers
 from sparsestudy.errors import NotFoundError, SpecError
 from sparsestudy.regularizers import Regularizer, Step
 from sparsestudy.specfile import load_yaml
-from sparsestudy.study import (
-    DataSpec,
-    MeasuresSpec,
-    ModelSpec,
-    OptimizerSpec,
-    SplitSpec,
-    TrainingSpec,
-    TrialConfig,
-)
+from sparsestudy.study import DataSpec, MeasuresSpec, ModelSpec, OptimizerSpec, SplitSpec, TrainingSpec
 from sparsestudy.training.loop import fit
+from sparsestudy.trial import TrialConfig
 
 from .inputs import AWKWARD, noise
 

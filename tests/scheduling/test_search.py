@@ -9,8 +9,9 @@ import pytest
 
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.space import ARM, Choice, Parameter, Scalar, SearchSpace, Uniform
-from sparsestudy.study import Failure, Measurement, StudySpec, TrialConfig, TrialState
+from sparsestudy.study import StudySpec
 from sparsestudy.tracking.ledger import Ledger
+from sparsestudy.trial import Failure, Measurement, TrialConfig, TrialState
 
 SPACE = SearchSpace(
     arms=("none", "dropout", "perplexity"),

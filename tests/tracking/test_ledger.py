@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from sparsestudy.errors import ConflictError, NotFoundError, TrackingError
-from sparsestudy.study import Failure, Measurement, StudySpec, TrialConfig, TrialState
+from sparsestudy.study import StudySpec
 from sparsestudy.tracking import ledger as ledger_module
 from sparsestudy.tracking.ledger import Lease, Ledger
+from sparsestudy.trial import Failure, Measurement, TrialConfig, TrialState
 
 SPEC = StudySpec.model_validate_json('{"name": "s", "regularizers": [{"name": "none"}], "search": {"trials": 3}}')
 

@@ -20,22 +20,11 @@ from sparsestudy.errors import DivergedError
 from sparsestudy.measures.dead_fraction import dead_fraction
 from sparsestudy.measures.perplexity import perplexity_sparsity
 from sparsestudy.measures.zero_fraction import zero_fraction
-from sparsestudy.study import (
-    SCALARS,
-    DataSpec,
-    Measurement,
-    MeasuresSpec,
-    ModelSpec,
-    OptimizerSpec,
-    ScheduleSpec,
-    SplitSpec,
-    TrainingSpec,
-    TrialConfig,
-    headlines,
-)
+from sparsestudy.study import DataSpec, MeasuresSpec, ModelSpec, OptimizerSpec, ScheduleSpec, SplitSpec, TrainingSpec
 from sparsestudy.training import data, loop
 from sparsestudy.training.loop import Trainer, fit, schedule_factor
 from sparsestudy.training.probe import Probe
+from sparsestudy.trial import SCALARS, Measurement, TrialConfig, headlines
 
 TRAIN, SEARCH = 96, 50
 MODULE = "user_networks_for_tests"
