@@ -46,7 +46,7 @@ def heatmap_png(trajectory: Sequence[Measurement], measure: str, *, title: str) 
     below = figure.add_axes((left, 0.1, 0.89 - left, 0.47))
     above = figure.add_axes((left, 0.6, 0.89 - left, 0.29), sharex=below)
     _draw_losses(above, trajectory)
-    _drawcells(figure, below, trajectory, measure, short)
+    _draw_cells(figure, below, trajectory, measure, short)
     low, high = (trajectory[0].epoch, trajectory[-1].epoch) if trajectory else (0, 0)
     below.set_xlim(low - 0.5, high + 0.5)
     below.set_xticks(range(low, high + 1, max(1, _round_step((high - low) / 8))))
@@ -75,7 +75,7 @@ def _draw_losses(axes: Axes, trajectory: Sequence[Measurement]) -> None:
     axes.locator_params(axis="y", nbins=5)
 
 
-def _drawcells(
+def _draw_cells(
     figure: Figure, axes: Axes, trajectory: Sequence[Measurement], measure: str, names: Sequence[str]
 ) -> None:
     axes.tick_params(labelsize=8)

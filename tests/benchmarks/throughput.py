@@ -44,10 +44,12 @@ class Workload:
         sandbox: Where to run.
         trials: How many.
         epochs: Epochs of each, None for those of the study file.
+        stock_trials: How many of them (a) trains, the first ones: it takes so long that a round of all would take most
+            of an hour, and its trials per minute hardly depend on their number.
     """
 
-    def __init__(self, sandbox: Sandbox, trials: int, epochs: int | None) -> None:
-        self._sandbox, self._trials = sandbox, trials
+    def __init__(self, sandbox: Sandbox, trials: int, epochs: int | None, stock_trials: int) -> None:
+        self._sandbox, self._trials, self._stock_trials = sandbox, trials, min(trials, stock_trials)
         self._overrides = [f"search.trials={trials}", "search.sampler=random", f"resources.concurrent={SLOTS}"]
         self._overrides += [f"training.epochs={epochs}"] if epochs else []
         self._configurations: list[dict[str, Any]] = []
@@ -63,7 +65,7 @@ class Workload:
             done[side] = run(self._sandbox.folder(side))
             sys.stderr.write(f"{label}, {SIDES[side]}: {done[side].seconds:.1f} s\n")
         _same_outcomes(done)
-        _same_metrics(self._sandbox.root)
+        _same_metrics(self._sandbox.root, self._stock_trials)
         return done
 
     def _ours(self, folder: Path) -> Run:
@@ -89,7 +91,7 @@ class Workload:
         )
 
     def _stock(self, folder: Path) -> Run:
-        return self._script(folder, ["stock.py", SLOTS])
+        return self._script(folder, ["stock.py", SLOTS], trials=self._stock_trials)
 
     def _bare(self, folder: Path) -> Run:
         return self._script(folder, ["bare.py", 0, 1])
@@ -97,9 +99,9 @@ class Workload:
     def _pair(self, folder: Path) -> Run:
         return self._script(folder, ["bare.py", 0, 2], ["bare.py", 1, 2])
 
-    def _script(self, folder: Path, *scripts: Sequence[Any]) -> Run:
+    def _script(self, folder: Path, *scripts: Sequence[Any], trials: int | None = None) -> Run:
         configurations = folder / "configurations.json"
-        configurations.write_text(json.dumps(self._configurations), encoding="utf-8")
+        configurations.write_text(json.dumps(self._configurations[:trials]), encoding="utf-8")
         outcomes = [folder / f"outcome{i}.json" for i in range(len(scripts))]
         commands = [
             [sys.executable, HERE / name, configurations, outcome, *map(str, arguments)]
@@ -118,31 +120,34 @@ class Workload:
 def _same_outcomes(done: Round) -> None:
     """Fail unless every trial ended with the same accuracy and the same loss on every side, to the last bit."""
     for number, expected in done["ours"].trials.items():
-        found = {side: run.trials.get(number) for side, run in done.items()}
+        found = {s: run.trials.get(number) for s, run in done.items() if number < len(run.trials) or s != "stock"}
         if set(found.values()) != {expected}:
             raise SystemExit(f"trial {number} did not end alike everywhere, the comparison is void: {found}")
 
 
-def _same_metrics(root: Path) -> None:
-    """Fail unless ours and stock delivered the same number of points of every metric of an epoch to MLflow."""
-    ours, stock = _points(root / "ours" / "results" / "quickstart"), _points(root / "stock")
+def _same_metrics(root: Path, trials: int) -> None:
+    """Fail unless ours and stock delivered the same number of points of every metric of these trials' epochs."""
+    which = "JOIN tags USING (run_uuid) WHERE tags.key = 'sparsestudy.trial' AND CAST(tags.value AS INTEGER) < ?"
+    ours = _points(root / "ours" / "results" / "quickstart", which, trials)
+    stock = _points(root / "stock")
     epochs = {key: points for key, points in ours.items() if not key.startswith(("best/", "final/", "trials/"))}
     found = {key: stock.get(key, 0) for key in epochs}
     if not epochs or found != epochs:
         raise SystemExit(f"MLflow got other metrics from ours, {epochs}, than from stock, {found}")
 
 
-def _points(folder: Path) -> dict[str, int]:
+def _points(folder: Path, which: str = "", *values: int) -> dict[str, int]:
+    query = f"SELECT metrics.key, count(*) FROM metrics {which} GROUP BY metrics.key"
     with closing(sqlite3.connect(folder / "mlflow.db")) as store:
-        return dict(store.execute("SELECT key, count(*) FROM metrics GROUP BY key").fetchall())
+        return dict(store.execute(query, values).fetchall())
 
 
-def measure(trials: int, rounds: int, epochs: int | None) -> str:
+def measure(trials: int, rounds: int, epochs: int | None, stock_trials: int) -> str:
     """Run everything; returns the page."""
     load = os.getloadavg()[0]
     with Sandbox() as sandbox:
-        Workload(sandbox, trials=SLOTS, epochs=2).round("warming up")
-        workload = Workload(sandbox, trials, epochs)
+        Workload(sandbox, trials=SLOTS, epochs=2, stock_trials=SLOTS).round("warming up")
+        workload = Workload(sandbox, trials, epochs, stock_trials)
         done = [workload.round(f"round {i + 1} of {rounds}") for i in range(rounds)]
         return report(done, epochs=workload.epochs, slots=SLOTS, load=load)
 
@@ -153,12 +158,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="throughput", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=40, help="trials of each side (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=60, help="trials of each side (default: %(default)s)")
+    parser.add_argument("--stock-trials", type=int, default=12, help="of them for (a) (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="epochs of a trial, for a quick look (default: the study file's)")
     parser.add_argument("--output", type=Path, help="page to write (default: throughput.md, nothing if --epochs)")
     arguments = parser.parse_args()
-    if min(arguments.trials, arguments.rounds, arguments.epochs or 1) < 1 or arguments.trials < SLOTS:
+    few = min(arguments.trials, arguments.stock_trials) < SLOTS
+    if few or min(arguments.rounds, arguments.epochs or 1) < 1:
         parser.error(f"at least one round of {SLOTS} trials of one epoch is needed")
     if (os.cpu_count() or 1) < SLOTS:
         parser.error(f"{SLOTS} trials at once need as many cores")
@@ -173,7 +180,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        page = measure(arguments.trials, arguments.rounds, arguments.epochs)
+        page = measure(arguments.trials, arguments.rounds, arguments.epochs, arguments.stock_trials)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130

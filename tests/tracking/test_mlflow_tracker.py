@@ -1,0 +1,168 @@
+"""The tracker against real MLflow stores: a SQLite file, and a server that comes and goes."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparsestudy.study import StudySpec
+from sparsestudy.tracking.ledger import Lease, Ledger
+from sparsestudy.tracking.mlflow_tracker import Tracker, epoch_metrics, headline_metrics
+from sparsestudy.trial import Failure, Measurement, Trial, TrialState, headlines
+from tests.servers import free_port, mlflow_server
+from tests.tracking.test_ledger import config, measurement
+
+SPEC = StudySpec.from_dict({"name": "s", "question": "Why?", "regularizers": [{"name": "none"}]})
+
+
+def artifacts(trial: Trial, trajectory: list[Measurement]) -> dict[str, bytes]:
+    return {"note.txt": f"{trial.number}: {len(trajectory)} epochs".encode()}
+
+
+class Recorded:
+    """A study of three trials in a ledger, of which one is COMPLETE, one FAIL and one still RUNNING."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger = Ledger.in_folder(folder)
+        self.record = self.ledger.create_study("s", SPEC)
+        self.lease: Lease = self.ledger.lease(self.record)
+        self.ledger.add_trials(self.lease, [config(i) for i in range(3)])
+        for number in range(3):
+            self.ledger.start(self.lease, number)
+            self.ledger.record(self.lease, number, 1, [measurement(e, 1 / (e + 1)) for e in range(5 - number)])
+        found = headlines(self.ledger.trajectory(self.record.id, 0), "perplexity")
+        self.ledger.finish(self.lease, 0, TrialState.COMPLETE, values=[0.25], headlines=found)
+        failure = Failure(kind="RuntimeError", message="boom", traceback="Traceback: boom")
+        self.ledger.finish(self.lease, 1, TrialState.FAIL, failure=failure)
+
+    def track(self) -> Tracker:
+        tracker = Tracker(Ledger.in_folder(self.folder), self.record, self.folder, artifacts, period=0.2)
+        tracker.start()
+        return tracker
+
+    def forget_deliveries(self) -> None:
+        """As if the driver had died after shipping and before noting it."""
+        with sqlite3.connect(self.folder / "ledger.db") as connection:
+            connection.execute("UPDATE measurements SET delivered = 0")
+            connection.execute("UPDATE trials SET delivered = 0, run_id = NULL")
+            connection.execute("UPDATE studies SET run_id = NULL")
+        connection.close()
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Iterator[Recorded]:
+    study = Recorded(tmp_path / "study")
+    yield study
+    study.ledger.close()
+
+
+def contents(uri: str) -> dict[str, Any]:
+    """Everything that matters of a store: per run, keyed by its name."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("s")
+    found: dict[str, Any] = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        key = run.data.tags["sparsestudy.key"].rpartition("/")[2]
+        assert key not in found, f"two runs for {key}"
+        histories = {
+            name: [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, name)]
+            for name in run.data.metrics
+        }
+        files = sorted(f.path for f in client.list_artifacts(run.info.run_id))
+        found[key] = (run.info.status, run.data.params, histories, files, run.data.tags)
+    return found
+
+
+def check(store: dict[str, Any]) -> None:
+    assert sorted(store) == ["0", "1", "2", "study"]
+    status, params, histories, files, tags = store["0"]
+    assert (status, params["arm"], params["seed"], files) == ("FINISHED", "none", "7", ["note.txt"])
+    assert histories["train/loss"] == [(e, 1 / (e + 1), 1000 + e) for e in range(5)]
+    assert histories["sparsity/perplexity/conv1"] == [(e, 0.25, 1000 + e) for e in range(5)]
+    assert histories["best/sparsity/conv1"][0][1] == 0.25
+    assert tags["sparsestudy.state"] == "COMPLETE"
+    status, _, histories, _, tags = store["1"]
+    assert (status, tags["sparsestudy.failure"]) == ("FAILED", "RuntimeError: boom")
+    assert len(histories["train/loss"]) == 4
+    status, _, histories, _, _ = store["2"]
+    assert status == "RUNNING"
+    assert len(histories["train/loss"]) == 3
+    assert store["study"][4]["mlflow.note.content"] == "Why?"
+    assert store["study"][3] == ["environment.txt", "study.yaml"]
+
+
+def test_a_study_in_a_file(recorded: Recorded) -> None:
+    tracker = recorded.track()
+    assert tracker.close()
+    store = contents(tracker.uri)
+    check(store)
+    assert tracker.failures == 0
+    assert {run[4].get("mlflow.parentRunId") for key, run in store.items() if key != "study"} == {
+        recorded.ledger.study("s").run_id
+    }
+
+
+def test_shipping_everything_again_changes_nothing(recorded: Recorded) -> None:
+    tracker = recorded.track()
+    assert tracker.close()
+    before = contents(tracker.uri)
+    recorded.forget_deliveries()
+    again = recorded.track()
+    assert again.close()
+    assert contents(again.uri) == before
+
+
+def test_a_server_that_comes_late_gets_everything(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    tracker = recorded.track()
+    deadline = time.monotonic() + 60
+    while not tracker.failures and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert tracker.failures > 0
+    # Nobody waits for it: the ledger takes a further epoch at once.
+    started = time.monotonic()
+    recorded.ledger.record(recorded.lease, 2, 1, [])
+    assert time.monotonic() - started < 5
+    with mlflow_server(tmp_path, port) as uri:
+        assert tracker.close(timeout=90)
+        check(contents(uri))
+
+
+def test_a_server_that_never_comes_is_reported_not_waited_for(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracker = recorded.track()
+    assert tracker.close(timeout=60) is False
+    assert len(recorded.ledger.undelivered(recorded.record.id)) == 3
+
+
+def test_metrics_of_an_epoch_leave_out_what_is_undefined() -> None:
+    taken = measurement(3)
+    metrics = epoch_metrics(taken, "perplexity")
+    assert metrics["sparsity/perplexity/conv1"] == 0.25
+    assert metrics["gap/loss"] == 0.5
+    assert metrics["learning_rate"] == 0.1
+    assert not any(key.startswith("sparsity/") for key in epoch_metrics(taken, "perplexity_image"))
+
+
+def test_headlines_use_the_short_names_of_layers() -> None:
+    trial = Trial(
+        number=0,
+        config=config(0),
+        state=TrialState.COMPLETE,
+        headlines={"best/sparsity/features.conv1": 0.5, "best/sparsity/mean": 0.4, "final/train/loss": 1.0},
+    )
+    assert headline_metrics(trial) == {"best/sparsity/conv1": 0.5, "best/sparsity/mean": 0.4, "final/train/loss": 1.0}
