@@ -427,7 +427,7 @@ def wait_for_trials(home: Path, study: str, finished: int, limit: float = 120) -
 
 def test_interrupted_killed_and_resumed_a_study_is_the_same(home: Path, tmp_path: Path, cluster: None) -> None:
     """Ctrl-C, a second driver, kill -9, then the rest; against the same study left alone, number for number."""
-    spec = {**TINY, "name": "restless", "training": {"epochs": 120, "batch_size": 20}}
+    spec = {**TINY, "name": "restless", "training": {"epochs": 60, "batch_size": 20}}
     path = write(tmp_path, spec)
 
     first = start(path, home)
@@ -450,7 +450,7 @@ def test_interrupted_killed_and_resumed_a_study_is_the_same(home: Path, tmp_path
 
     resumed = operations.run(path)
     assert Counter(t.state for t in resumed.trials) == {TrialState.COMPLETE: 12}
-    assert all(t.epochs == 120 for t in resumed.trials)
+    assert all(t.epochs == 60 for t in resumed.trials)
     assert max(t.attempts for t in resumed.trials) >= 2
     calm = operations.run(path, new=True)
     assert calm.study == "restless-2"
@@ -463,4 +463,4 @@ def test_interrupted_killed_and_resumed_a_study_is_the_same(home: Path, tmp_path
     for child in children:
         assert child.info.status == "FINISHED"
         history = client.get_metric_history(child.info.run_id, "validation/loss")
-        assert [m.step for m in history] == list(range(120))
+        assert [m.step for m in history] == list(range(60))
