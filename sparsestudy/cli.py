@@ -5,9 +5,12 @@ Exit codes: 0 done, 1 failed, 2 wrong input and nothing was started, 130 interru
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -217,10 +220,17 @@ def ui(name: Name, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", 
 
     command, environment = operations.ui_command(name, port)
     console.print(f"MLflow pages of {escape(name)}: http://127.0.0.1:{port}  (Ctrl-C ends)")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A group of its own: MLflow starts the server as a child and does not end it when it is itself ended.
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        return subprocess.run(command, env=environment, check=False).returncode
+        return process.wait()
     except KeyboardInterrupt:
         return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 # How things look

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def test_ui_serves_mlflow_on_this_machine_until_interrupted(home: Path) -> None:
         wait_until_healthy(port, process)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+        with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass  # nobody is left behind to answer
 
 
 @pytest.mark.parametrize(
