@@ -37,6 +37,18 @@ def wait_until_healthy(port: int, process: subprocess.Popen[bytes], limit: float
     raise AssertionError(f"no answer on port {port} in {limit} s")
 
 
+def nobody_listens(port: int, limit: float = 15) -> bool:
+    """Whether the port is refused within ``limit`` seconds."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        except ConnectionRefusedError:
+            return True
+        time.sleep(0.2)
+    return False
+
+
 @contextmanager
 def running(command: list[str], environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A process for the time of the block, with everything that it starts."""

@@ -86,7 +86,12 @@ class Ledger:
     @classmethod
     def in_folder(cls, folder: Path) -> Self:
         """The SQLite ledger of a study's folder."""
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrackingError(
+                f"the folder {folder} cannot be made: {error.strerror}; set SPARSESTUDY_HOME"
+            ) from error
         return cls(f"sqlite:///{folder / 'ledger.db'}")
 
     def close(self) -> None:
@@ -103,7 +108,7 @@ class Ledger:
         """
         row = {"name": name, "digest": spec.digest, "spec": spec.to_dict(), "created": time.time()}
         try:
-            with self._engine.begin() as connection:
+            with self._change() as connection:
                 connection.execute(STUDIES.insert().values(**row))
         except IntegrityError:
             raise ConflictError(f"a study named {name!r} is already recorded in {self.url}") from None
@@ -147,7 +152,7 @@ class Ledger:
         Raises:
             ConflictError: Somebody else is; the message says who and what to do.
         """
-        with self._engine.begin() as connection:
+        with self._change() as connection:
             query = select(STUDIES).where(STUDIES.c.id == study.id).with_for_update()
             row = dict(connection.execute(query).mappings().one())
             if _held(row):
@@ -335,7 +340,7 @@ class Ledger:
 
     def mark_delivered(self, study_id: int, delivery: Delivery) -> None:
         """Note that MLflow has these measurements, and the trial's end if the delivery was closing."""
-        with self._engine.begin() as connection:
+        with self._change() as connection:
             trial = self._row(connection, study_id, delivery.trial.number)
             if delivery.measurements:
                 last = delivery.measurements[-1].epoch
@@ -349,7 +354,7 @@ class Ledger:
 
     def set_run(self, study_id: int, run_id: str, number: int | None = None) -> None:
         """Note the MLflow run of the study, or of one of its trials."""
-        with self._engine.begin() as connection:
+        with self._change() as connection:
             if number is None:
                 connection.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(run_id=run_id))
             else:
@@ -360,18 +365,36 @@ class Ledger:
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
+        with self._explained(), self._engine.connect() as connection:
             yield connection.execution_options(reads=True)
 
     @contextmanager
+    def _change(self) -> Iterator[Connection]:
+        with self._explained(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
     def _write(self, lease: Lease) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
+        with self._change() as connection:
             fence = connection.execute(select(STUDIES.c.fence).where(STUDIES.c.id == lease.study_id)).scalar_one()
             if fence != lease.fence:
                 raise ConflictError(
                     f"another process has taken over study {lease.study!r}; this one must not write any more"
                 )
             yield connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the database refuses, such as a write to a full disk, in the user's words."""
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            raise TrackingError(
+                f"the ledger {self.url} did not take a read or a write: {error.orig}; what it has recorded is safe: "
+                f"mend the cause and run the same command again"
+            ) from error
 
     @staticmethod
     def _row(connection: Connection, study_id: int, number: int) -> Mapping[str, Any]:
