@@ -41,3 +41,9 @@ def as_maps(activations: Tensor) -> Tensor:
 def mean_of(total: Tensor, count: Tensor) -> Tensor:
     """``total / count``, NaN where nothing was counted."""
     return total / count
+
+
+def live_sum(values: Tensor) -> Sums:
+    """Sum and number of the values that are defined: ``total`` and ``live``, 0-d each."""
+    live = values.isfinite()
+    return {"total": torch.where(live, values, 0).sum(), "live": live.sum(dtype=values.dtype)}

@@ -1,0 +1,41 @@
+"""Hoyer sparsity of the units of one image, averaged over images: in [0, 1]; higher is sparser.
+
+For a non-negative vector of length n (magnitudes are taken): ``(sqrt n - |a|_1 / |a|_2) / (sqrt n - 1)``. Normalised to
+reach 1 for a one-hot vector whatever its length, and therefore not comparable between layers of different width the way
+`sparsestudy.measures.perplexity` is (not clone-invariant). A silent image has none and is left out.
+
+Source: Hoyer 2004; the formula VERBATIM as in public code, with the properties of Hurley and Rickard (arXiv 0811.4706).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, live_sum, mean_of
+
+
+def hoyer(units: Tensor) -> Tensor:
+    """Hoyer sparsity of each row of ``[B, n]``, n >= 2, shape ``[B]``; NaN for a silent row.
+
+    Example:
+        >>> [round(v, 6) for v in hoyer(torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 5.0, 0.0]])).tolist()]
+        [0.585786, 1.0]
+    """
+    root = units.shape[1] ** 0.5
+    return (root - units.abs().sum(1) / units.norm(dim=1)) / (root - 1)
+
+
+class Hoyer(LayerStatistic):
+    """Mean of `hoyer` over images that are not silent. Output: ``hoyer``."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("hoyer",)
+
+    def update(self, activations: Tensor) -> Sums:
+        """See `LayerStatistic.update`."""
+        return live_sum(hoyer(as_maps(activations).flatten(1)))
+
+    def compute(self, sums: Sums) -> dict[str, Tensor]:
+        """See `LayerStatistic.compute`."""
+        return {"hoyer": mean_of(sums["total"], sums["live"])}

@@ -1,0 +1,64 @@
+"""Kurtosis of the units of one image, averaged over images; higher is sparser.
+
+``kurtosis`` is Hurley and Rickard's ``sum a**4 / (sum a**2)**2``, in (0, 1], 1 for a one-hot vector. ``kurtosis_excess`` is
+the textbook ``mean((a - mean)**4) / var**2 - 3``, unbounded, 0 for a normal distribution; undefined where all units are
+equal. Neither is monotone under taking from the rich (Hurley and Rickard), so neither is a measure of sparsity to
+optimise. A silent image has none and is left out.
+
+Source: Hurley and Rickard (arXiv 0811.4706) and textbook; VERBATIM as in public code.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, live_sum, mean_of
+
+
+def kurtosis(units: Tensor) -> Tensor:
+    """``sum a**4 / (sum a**2)**2`` of each row of ``[B, n]``, shape ``[B]``; NaN for a silent row.
+
+    Example:
+        >>> kurtosis(torch.tensor([[1.0, 1.0, 0.0, 0.0]])).tolist()
+        [0.5]
+    """
+    # Scaled first: the fourth power of 1e10 is beyond single precision.
+    scaled = units / units.abs().amax(1, keepdim=True)
+    return scaled.pow(4).sum(1) / scaled.square().sum(1).square()
+
+
+def excess_kurtosis(units: Tensor) -> Tensor:
+    """``mean((a - mean)**4) / var**2 - 3`` of each row of ``[B, n]``, shape ``[B]``; NaN where all are equal.
+
+    Example:
+        >>> round(excess_kurtosis(torch.tensor([[1.0, 2.0, 3.0, 4.0]])).item(), 6)
+        -1.36
+    """
+    centred = units - units.mean(1, keepdim=True)
+    spread = centred.abs().amax(1, keepdim=True)
+    # What is left of equal numbers after rounding is no spread.
+    equal = spread <= 8 * torch.finfo(units.dtype).eps * units.abs().amax(1, keepdim=True)
+    scaled = centred / torch.where(equal, torch.nan, spread)
+    return scaled.pow(4).mean(1) / scaled.square().mean(1).square() - 3
+
+
+class Kurtosis(LayerStatistic):
+    """Means of both over images where they are defined. Outputs: ``kurtosis``, ``kurtosis_excess``."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("kurtosis", "kurtosis_excess")
+
+    def update(self, activations: Tensor) -> Sums:
+        """See `LayerStatistic.update`."""
+        units = as_maps(activations).flatten(1)
+        excess = live_sum(excess_kurtosis(units))
+        return {**live_sum(kurtosis(units)), "excess": excess["total"], "excess_live": excess["live"]}
+
+    def compute(self, sums: Sums) -> dict[str, Tensor]:
+        """See `LayerStatistic.compute`."""
+        return {
+            "kurtosis": mean_of(sums["total"], sums["live"]),
+            "kurtosis_excess": mean_of(sums["excess"], sums["excess_live"]),
+        }
