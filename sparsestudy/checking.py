@@ -16,7 +16,7 @@ from torch import nn
 
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import NotFoundError, Problem, SparseStudyError, SpecError, listing, shown, suggest
-from sparsestudy.regularizers import LayerRegularizer, Regularizer
+from sparsestudy.regularizers import LayerRegularizer, Regularizer, WeightRegularizer
 from sparsestudy.space import Domain, Parameter, Scalar, SearchSpace, Uniform, fill, leaves
 from sparsestudy.specfile import Draft, Path_, describe, spell
 from sparsestudy.study import ArmSpec, DataSpec, MethodSpec, ModelSpec, Section, StoppingSpec, StudySpec, TrainingSpec
@@ -110,9 +110,9 @@ class Checker:
             self.add(("model", "name"), str(error))
             return []
 
-    def _expand(self, path: Path_, patterns: Mapping[str, Any]) -> dict[str, Any]:
-        """Layer patterns as one entry per layer; a pattern that matches nothing is a problem of its own."""
-        names = [layer.name for layer in self.layers]
+    def _expand(self, path: Path_, patterns: Mapping[str, Any], names: list[str] | None = None) -> dict[str, Any]:
+        """Patterns as one entry per layer (or name); a pattern that matches nothing is a problem of its own."""
+        names = [layer.name for layer in self.layers] if names is None else names
         if not names:
             return {}
         good = {}
@@ -128,6 +128,11 @@ class Checker:
         except ValueError as error:
             self.add(path, str(error))
             return {}
+
+    def _weights(self) -> list[str]:
+        """Names of the weights, of two or more dimensions, as patterns of weights are matched against them."""
+        named = self.model.named_parameters() if self.model is not None else ()
+        return [name.removesuffix(".weight") for name, parameter in named if parameter.dim() >= 2]
 
     def _entry(self, path: Path_, key: str, index: int) -> Path_:
         """Path of an entry of a mapping, of a list, or of a single word that stands for a list."""
@@ -184,7 +189,8 @@ class Checker:
                 ranges = {p: kind.search[key] if v == AUTO else v for p, v in value.items()}
                 value = self._expand((*path, key), ranges)
             elif key == "layers":
-                value = tuple(self._expand((*path, key), dict.fromkeys(value)))
+                names = self._weights() if issubclass(kind, WeightRegularizer) else None
+                value = tuple(self._expand((*path, key), dict.fromkeys(value), names))
             template[key] = value
         if "targets" in template and "layers" in template and template["targets"]:
             self.add((*path, "layers"), "targets already choose the layers; give one of the two")

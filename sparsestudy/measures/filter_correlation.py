@@ -2,10 +2,10 @@
 
 Each filter is one long vector over images and positions. Filters that are constant on the probe set (dead ones) have no
 correlation and are left out; with fewer than two others the measure is undefined. Pearson, not cosine: the cosine of
-non-negative maps is near 1 whatever they show. With few samples chance alone gives about ``0.8 / sqrt(images x positions)``.
+non-negative maps is near 1 whatever they show. With few samples chance alone gives about ``0.8 / sqrt(samples)``.
 
-Source: Huesmann et al. 2020 (arXiv 2002.09237) name filter correlation, VERBATIM, as a second cause of overfitting. How they
-compute it is not public to us: this definition is ASSUMED.
+Source: Huesmann et al. 2020 (arXiv 2002.09237) name filter correlation, VERBATIM, as a second cause of overfitting. How
+they compute it is not public to us: this definition is ASSUMED.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Gini index of the units of one image, averaged over images: in [0, 1 - 1/n]; higher is sparser.
 
-With the magnitudes sorted in ascending order, ``1 - 2 sum over k of (a_(k) / |a|_1) (n - k + 0.5) / n``. The only measure
-of Hurley and Rickard's list that has all six of their properties; it needs a sort, which perplexity does not. A silent
-image has none and is left out.
+With the magnitudes sorted in ascending order, ``1 - 2 sum over k of (a_(k) / |a|_1) (n - k + 0.5) / n``. The only
+measure of Hurley and Rickard's list that has all six of their properties; it needs a sort, which perplexity does not.
+A silent image has none and is left out.
 
 Source: Hurley and Rickard (arXiv 0811.4706), VERBATIM as in public code.
 """

@@ -1,9 +1,9 @@
 """Kurtosis of the units of one image, averaged over images; higher is sparser.
 
-``kurtosis`` is Hurley and Rickard's ``sum a**4 / (sum a**2)**2``, in (0, 1], 1 for a one-hot vector. ``kurtosis_excess`` is
-the textbook ``mean((a - mean)**4) / var**2 - 3``, unbounded, 0 for a normal distribution; undefined where all units are
-equal. Neither is monotone under taking from the rich (Hurley and Rickard), so neither is a measure of sparsity to
-optimise. A silent image has none and is left out.
+``kurtosis`` is Hurley and Rickard's ``sum a**4 / (sum a**2)**2``, in (0, 1], 1 for a one-hot vector.
+``kurtosis_excess`` is the textbook ``mean((a - mean)**4) / var**2 - 3``, unbounded, 0 for a normal distribution;
+undefined where all units are equal. Neither falls whenever the rich give to the poor (Hurley and Rickard), so neither
+is a measure of sparsity to optimise. A silent image has none and is left out.
 
 Source: Hurley and Rickard (arXiv 0811.4706) and textbook; VERBATIM as in public code.
 """

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from sparsestudy._registry import lookup, modules
 from sparsestudy.errors import Problem, SpecError, listing, suggest
-from sparsestudy.regularizers._regularizer import LayerRegularizer, Regularizer, Step, match, nth_use
+from sparsestudy.regularizers._regularizer import LayerRegularizer, Regularizer, Step, WeightRegularizer, match, nth_use
 from sparsestudy.specfile import describe
 
-__all__ = ["LayerRegularizer", "Regularizer", "Step", "get", "kind", "match", "names", "nth_use"]
+__all__ = ["LayerRegularizer", "Regularizer", "Step", "WeightRegularizer", "get", "kind", "match", "names", "nth_use"]
 
 
 def names() -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
+import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -48,11 +50,15 @@ class Step:
         activations: Layer name to activations ``[B, C, *spatial]`` or ``[B, C]`` after the non-linearity, in training
             mode, with their graph; the same forward pass as the loss.
         weights: Parameter name to tensor, for parameters of two or more dimensions: no biases, no norm gains.
+        logits: Outputs of the network ``[B, classes]``, with their graph.
+        labels: Classes ``[B]``.
         epoch: Epochs trained so far, with its fraction.
     """
 
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+    logits: Tensor | None = None
+    labels: Tensor | None = None
     epoch: float = 0.0
 
 
@@ -92,7 +98,7 @@ class Regularizer(BaseModel, ABC):
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
     )
 
-    reads: ClassVar[Literal["activations", "weights", "nothing"]] = "nothing"
+    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "nothing"
     """What `penalty` needs; activations of other layers than those it acts on are not kept."""
 
     strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
@@ -149,6 +155,32 @@ class LayerRegularizer(Regularizer):
         assert pattern is not None, f"no strength for {layer}"
         return self.strength[pattern]  # type: ignore[no-any-return]
 
+    def install_after(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        transform: Callable[[str, Tensor, bool], Tensor],
+    ) -> list[RemovableHandle]:
+        """Replace the output of every chosen layer by ``transform(layer, output, training)``.
+
+        Uses of one module within a forward pass are told apart, as in the names of layers.
+        """
+        uses: Counter[str] = Counter()
+
+        def start(module: nn.Module, inputs: Any) -> None:
+            uses.clear()
+
+        def after(site: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+            def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+                uses[site] += 1
+                layer = nth_use(site, uses[site])
+                return transform(layer, output, module.training) if self.acts_on(layer) else output
+
+            return hook
+
+        sites = [module.register_forward_hook(after(site)) for site, module in layers.items()]
+        return [model.register_forward_pre_hook(start), *sites]
+
     def chosen(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """The layers it acts on with their activations.
 
@@ -159,3 +191,35 @@ class LayerRegularizer(Regularizer):
         if not found:
             raise KeyError(f"{type(self).__name__} matches none of the layers: {listing(activations)}")
         yield from found
+
+
+class WeightRegularizer(Regularizer):
+    """A regulariser of the filters of chosen weights, each reshaped to ``[N, d]``: one row a filter or unit."""
+
+    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "weights"
+
+    strength: Single = Field(0.0, description="Weight of the method.")
+    layers: tuple[str, ...] | None = Field(None, strict=False, description="Patterns of weight names; None: all.")
+
+    def filters(self, step: Step, least: int = 1) -> dict[str, Tensor]:
+        """Chosen weights with at least ``least`` filters by name, as matrices in float32 or better.
+
+        Raises:
+            KeyError: None of the weights matches; the message lists them.
+        """
+        chosen = {name: weight.flatten(1) for name, weight in step.weights.items() if self.acts_on_weight(name)}
+        if not chosen:
+            raise KeyError(f"{type(self).__name__} matches none of the weights: {listing(step.weights)}")
+        wide = {name: rows if rows.dtype == torch.float64 else rows.float() for name, rows in chosen.items()}
+        return {name: rows for name, rows in wide.items() if rows.shape[0] >= least}
+
+    def acts_on_weight(self, name: str) -> bool:
+        """Whether the parameter of that name is chosen; patterns leave its ``.weight`` away."""
+        return self.layers is None or match(self.layers, name.removesuffix(".weight")) is not None
+
+    def summed(self, terms: Sequence[Tensor], step: Step) -> Tensor:
+        """Strength times the sum of the terms; zero, with a graph, if there are none."""
+        if not terms:
+            return self.strength * torch.zeros((), device=next(iter(step.weights.values())).device)
+        total: Tensor = self.strength * torch.stack(list(terms)).sum()
+        return total

@@ -6,16 +6,15 @@ Source: standard (inverted dropout, ``torch.nn.functional.dropout``).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.utils.hooks import RemovableHandle
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, nth_use
+from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer
 from sparsestudy.space import Domain, Uniform
 
 
@@ -29,20 +28,8 @@ class Dropout(LayerRegularizer):
 
     def install(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
         """Drop activations of every chosen layer while the network trains."""
-        uses: Counter[str] = Counter()
 
-        def start(module: nn.Module, inputs: Any) -> None:
-            uses.clear()
+        def drop(layer: str, output: Tensor, training: bool) -> Tensor:
+            return dropout(output, float(self.strength_of(layer)), training)
 
-        def after(site: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-            def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-                uses[site] += 1
-                layer = nth_use(site, uses[site])
-                if not self.acts_on(layer):
-                    return output
-                return dropout(output, float(self.strength_of(layer)), module.training)
-
-            return hook
-
-        sites = [module.register_forward_hook(after(site)) for site, module in layers.items()]
-        return [model.register_forward_pre_hook(start), *sites]
+        return self.install_after(model, layers, drop)

@@ -40,7 +40,7 @@ def l1_activity(activations: Tensor, reduction: Literal["sum", "mean"] = "sum") 
 class L1Activity(LayerRegularizer):
     """L1 penalty on the activations of chosen layers."""
 
-    reads: ClassVar[Literal["activations", "weights", "nothing"]] = "activations"
+    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "activations"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-6, high=1e-2, log=True)}
 

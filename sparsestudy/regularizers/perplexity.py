@@ -64,7 +64,7 @@ def shortfall(sparsity: Tensor, target: float | Tensor | None, strength: float |
 class Perplexity(LayerRegularizer):
     """Penalty on the perplexity sparsity of chosen layers, with an optional target for each."""
 
-    reads: ClassVar[Literal["activations", "weights", "nothing"]] = "activations"
+    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "activations"
     search: ClassVar[dict[str, Domain]] = {
         "strength": Uniform(low=1e-3, high=10.0, log=True),
         "targets": Uniform(low=0.2, high=0.8),

@@ -34,7 +34,7 @@ def half_squared_norm(weights: Iterable[Tensor]) -> Tensor:
 class WeightDecay(Regularizer):
     """Coupled weight decay on all weights."""
 
-    reads: ClassVar[Literal["activations", "weights", "nothing"]] = "weights"
+    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "weights"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-5, high=1e-1, log=True)}
 

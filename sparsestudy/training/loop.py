@@ -113,8 +113,11 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 with torch.autocast(device, torch.bfloat16, enabled=spec.precision == "bfloat16"):
-                    loss = cross_entropy(model(inputs), labels)
-                seen = Step(activations=probe.activations, weights=weights, epoch=progress)
+                    logits = model(inputs)
+                    loss = cross_entropy(logits, labels)
+                seen = Step(
+                    activations=probe.activations, weights=weights, logits=logits, labels=labels, epoch=progress
+                )
                 penalties = [p for method in methods if (p := method.penalty(seen)) is not None]
                 if penalties:
                     penalty = torch.stack(penalties).sum()
