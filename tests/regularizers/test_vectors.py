@@ -1,8 +1,8 @@
 """Test vectors of the penalties, from runs of the authors' published code or from their formulas in float64.
 
 Where both are known they agree to the digits given. Sources: Liu et al. 2018 (hyperspherical energy), Khan and Stavness
-2019 (Sparseout), Cogswell et al. 2015 (DeCov), Bansal et al. 2018 (soft orthogonality), Wang et al. 2020 (minimal angle),
-Yang et al. 2020 (Hoyer), Keras (activity regularisers).
+2019 (Sparseout), Cogswell et al. 2015 (DeCov), Bansal et al. 2018 (soft orthogonality), Wang et al. 2020 (minimal
+angle), Yang et al. 2020 (Hoyer), El Helou et al. 2020 (AL2), Keras (activity regularisers).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout
 
-from sparsestudy import regularizers
+from sparsestudy import measures, regularizers
 from sparsestudy.regularizers import Step
+from sparsestudy.regularizers.basis_collapse import collapse
 from sparsestudy.regularizers.decov import decov
 from sparsestudy.regularizers.hoyer import hoyer_ratio
 from sparsestudy.regularizers.l2_activity import l2_activity
@@ -173,6 +174,43 @@ def test_label_smoothing_equals_torch(strength: float) -> None:
     assert penalty is not None
     expected = cross_entropy(logits, labels, label_smoothing=strength)
     assert (cross_entropy(logits, labels) + penalty).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+PHI = torch.tensor([[1, 2, 0], [2, 4.1, 1], [3, 5.9, 0], [4, 8, 1]], dtype=torch.float64)
+
+
+def test_basis_collapse_of_a_small_matrix() -> None:
+    """Cosines .99991779, .77459667, .78229125 (float64, uncentred): mean .85226857, one merged pair, penalty .73727173."""
+    statistic = measures.get("basis_collapse")
+    found = {name: value.item() for name, value in statistic.compute(statistic.update(PHI)).items()}
+    assert found["basis_correlation"] == pytest.approx(0.85226857, rel=1e-7)
+    assert found["basis_merged"] == pytest.approx(1 / 3)
+    assert collapse(PHI).item() == pytest.approx(0.73727173, rel=1e-7)
+
+
+def test_basis_rank_of_orthogonal_and_of_equal_units() -> None:
+    statistic = measures.get("basis_collapse")
+    apart = statistic.compute(statistic.update(torch.eye(4, dtype=torch.float64)))
+    assert apart["basis_rank"].item() == pytest.approx(4)
+    assert apart["basis_condition"].item() == pytest.approx(0, abs=1e-9)
+    with_dead = torch.cat([torch.eye(4, dtype=torch.float64), torch.zeros(4, 3)], dim=1)
+    assert statistic.compute(statistic.update(with_dead))["basis_rank"].item() == pytest.approx(4)
+    same = torch.rand(6, 1, dtype=torch.float64).expand(6, 3)
+    assert statistic.compute(statistic.update(same))["basis_rank"].item() == pytest.approx(1)
+
+
+def test_log_det_is_zero_for_orthogonal_units_and_grows_towards_collapse() -> None:
+    assert collapse(torch.eye(3, dtype=torch.float64), "log_det").item() == pytest.approx(0, abs=1e-5)
+    near = torch.tensor([[1.0, 1.0], [1.0, 1.1]], dtype=torch.float64)
+    nearer = torch.tensor([[1.0, 1.0], [1.0, 1.01]], dtype=torch.float64)
+    assert collapse(nearer, "log_det") > collapse(near, "log_det") > 1
+
+
+def test_al2_at_epoch_ten() -> None:
+    h = torch.tensor([[1.0, 2.0], [0.0, 3.0]], dtype=torch.float64)
+    penalty = regularizers.get("al2").penalty(Step(activations={"first": 9 * h, "last": h}, epoch=10.7))
+    assert penalty is not None
+    assert penalty.item() == pytest.approx(0.0907810, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mhe", "mma", "soft_orthogonality", "hoyer", "transformed_l1"])
