@@ -9,10 +9,10 @@ Each unit is a basis function, its responses over all samples (images, and posit
 - ``basis_condition``: base-10 logarithm of the condition number of G, eigenvalues below 1e-12 counted as 1e-12.
 
 Uncentred: non-negative responses correlate positively whatever they encode, so compare layers of one kind only. A dead
-unit has no direction and is left out; with fewer than two others nothing is defined. ``N >= 4 m`` samples are advisable.
+unit has no direction and is left out; with fewer than two others nothing is defined. ``N >= 4 m`` samples are wise.
 
-Source: Singh, Gupta and Dawson 2020 (arXiv 2008.09878) name basis collapse in dense networks, VERBATIM; their measure is
-not public to us, and these are ASSUMED.
+Source: Singh, Gupta and Dawson 2020 (arXiv 2008.09878) name basis collapse in dense networks, VERBATIM; their measure
+is not public to us, and these are ASSUMED.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """AL2: a growing L2 penalty on the last feature layer.
 
 ``w_e * mean(h**2)`` over batch and features, h the activations of the last chosen layer, with a weight that grows every
-epoch: ``w_0 = strength``, ``w_(e+1) = w_e * (1.1 if w_e < 5 else 1.01)``, up to a cap. The published schedule has no cap
-and drives the features to zero within some hundred epochs.
+epoch: ``w_0 = strength``, ``w_(e+1) = w_e * (1.1 if w_e < 5 else 1.01)``, up to a cap. The published schedule has no
+cap and drives the features to zero within some hundred epochs.
 
 Source: El Helou, Dumbgen and Susstrunk 2020 (arXiv 2003.03633); penalty and schedule VERBATIM from the authors' code
 (strength 0.01), the cap is ASSUMED. Give ``layers`` to name the layer; without it the last layer is taken.

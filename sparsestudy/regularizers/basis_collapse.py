@@ -1,7 +1,7 @@
 """Basis-collapse prevention: keep the units of a layer from becoming copies of each other.
 
-With the Gram matrix ``G`` of the units' normalised responses over the batch (`sparsestudy.measures.basis_collapse`), m of
-them alive::
+With the Gram matrix ``G`` of the units' normalised responses over the batch (`sparsestudy.measures.basis_collapse`), m
+of them alive::
 
     correlation   strength * sum over i != j of G_ij**2 / (m (m - 1))      0 orthogonal, 1 collapsed
     log_det      -strength * log det(G + 1e-6 I) / m                       grows without bound at collapse

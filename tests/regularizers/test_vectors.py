@@ -180,7 +180,7 @@ PHI = torch.tensor([[1, 2, 0], [2, 4.1, 1], [3, 5.9, 0], [4, 8, 1]], dtype=torch
 
 
 def test_basis_collapse_of_a_small_matrix() -> None:
-    """Cosines .99991779, .77459667, .78229125 (float64, uncentred): mean .85226857, one merged pair, penalty .73727173."""
+    """Cosines .99991779, .77459667, .78229125 (float64, uncentred): one merged pair."""
     statistic = measures.get("basis_collapse")
     found = {name: value.item() for name, value in statistic.compute(statistic.update(PHI)).items()}
     assert found["basis_correlation"] == pytest.approx(0.85226857, rel=1e-7)
