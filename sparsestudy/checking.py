@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -81,26 +82,26 @@ class Checker:
     # Data, network, layers
 
     def _load(self, spec: DataSpec, path: Path_ | None = None) -> data.Dataset | None:
-        try:
+        with self._noting(path, ("data", "name")):
             return data.load(spec)
-        except SpecError as error:
-            for problem in error.problems:
-                self.add(path or tuple(problem.path.split(".")), problem.message)
-        except SparseStudyError as error:
-            self.add(path or ("data", "name"), str(error))
         return None
 
     def _build(self, spec: ModelSpec, dataset: data.Dataset | None, path: Path_ | None = None) -> nn.Module | None:
         assert dataset is not None
+        with self._noting(path, ("model", "name")), torch.random.fork_rng():
+            return models.build(spec, dataset.input_shape, dataset.classes)
+        return None
+
+    @contextmanager
+    def _noting(self, path: Path_ | None, otherwise: Path_) -> Iterator[None]:
+        """Turn what goes wrong in the block into problems, at ``path`` if it is given."""
         try:
-            with torch.random.fork_rng():
-                return models.build(spec, dataset.input_shape, dataset.classes)
+            yield
         except SpecError as error:
             for problem in error.problems:
                 self.add(path or tuple(problem.path.split(".")), problem.message)
         except SparseStudyError as error:
-            self.add(path or ("model", "name"), str(error))
-        return None
+            self.add(path or otherwise, str(error))
 
     def _discover(self, model: nn.Module, dataset: data.Dataset | None) -> list[Layer]:
         assert dataset is not None

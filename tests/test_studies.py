@@ -425,6 +425,14 @@ def wait_for_trials(home: Path, study: str, finished: int, limit: float = 120) -
     pytest.fail(f"{study} did not finish {finished} trials in {limit} s")
 
 
+def overlapping(name: str) -> int:
+    """How many trials trained at the same time as another."""
+    with operations.open_study(name) as study:
+        epochs = [study.trajectory(trial.number) for trial in study.trials()]
+    spans = [(e[0].timestamp - 1000 * e[0].seconds, e[-1].timestamp) for e in epochs]
+    return sum(any(a < d and c < b for c, d in spans if (c, d) != (a, b)) for a, b in spans)
+
+
 def test_interrupted_killed_and_resumed_a_study_is_the_same(home: Path, tmp_path: Path, cluster: None) -> None:
     """Ctrl-C, a second driver, kill -9, then the rest; against the same study left alone, number for number."""
     spec = {**TINY, "name": "restless", "training": {"epochs": 60, "batch_size": 20}}
@@ -457,6 +465,7 @@ def test_interrupted_killed_and_resumed_a_study_is_the_same(home: Path, tmp_path
     for a, b in zip(resumed.trials, calm.trials, strict=True):
         assert a.config.model_copy(update={"study": ""}) == b.config.model_copy(update={"study": ""})
         assert (a.values, a.headlines) == (b.values, b.headlines)
+    assert overlapping("restless-2") >= 6  # both workers trained, although trials are shorter than a worker's start
     client = mlflow_client(home / "restless")
     _, children = mlflow_runs(home / "restless", "restless")
     assert [int(c.data.tags["sparsestudy.trial"]) for c in children] == list(range(12))
