@@ -82,15 +82,17 @@ class Checker:
     # Data, network, layers
 
     def _load(self, spec: DataSpec, path: Path_ | None = None) -> data.Dataset | None:
+        found = None
         with self._noting(path, ("data", "name")):
-            return data.load(spec)
-        return None
+            found = data.load(spec)
+        return found
 
     def _build(self, spec: ModelSpec, dataset: data.Dataset | None, path: Path_ | None = None) -> nn.Module | None:
         assert dataset is not None
+        found = None
         with self._noting(path, ("model", "name")), torch.random.fork_rng():
-            return models.build(spec, dataset.input_shape, dataset.classes)
-        return None
+            found = models.build(spec, dataset.input_shape, dataset.classes)
+        return found
 
     @contextmanager
     def _noting(self, path: Path_ | None, otherwise: Path_) -> Iterator[None]:
