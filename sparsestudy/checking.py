@@ -6,10 +6,10 @@ checked at its corners against the very classes that will train.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -26,6 +26,7 @@ from sparsestudy.training.probe import Layer, discover, expand
 from sparsestudy.trial import SCALARS, SPARSITY, objective_names
 from sparsestudy.values import AUTO
 
+T = TypeVar("T")
 Template = dict[str, Any]
 SEARCHABLE = ("training", "model.arguments", "data")
 
@@ -82,28 +83,24 @@ class Checker:
     # Data, network, layers
 
     def _load(self, spec: DataSpec, path: Path_ | None = None) -> data.Dataset | None:
-        found = None
-        with self._noting(path, ("data", "name")):
-            found = data.load(spec)
-        return found
+        return self._attempt(lambda: data.load(spec), path or ("data", "name"), path)
 
     def _build(self, spec: ModelSpec, dataset: data.Dataset | None, path: Path_ | None = None) -> nn.Module | None:
         assert dataset is not None
-        found = None
-        with self._noting(path, ("model", "name")), torch.random.fork_rng():
-            found = models.build(spec, dataset.input_shape, dataset.classes)
-        return found
+        with torch.random.fork_rng():
+            build = functools.partial(models.build, spec, dataset.input_shape, dataset.classes)
+            return self._attempt(build, path or ("model", "name"), path)
 
-    @contextmanager
-    def _noting(self, path: Path_ | None, otherwise: Path_) -> Iterator[None]:
-        """Turn what goes wrong in the block into problems, at ``path`` if it is given."""
+    def _attempt(self, make: Callable[[], T], otherwise: Path_, path: Path_ | None) -> T | None:
+        """What ``make`` returns, or None and a problem for everything that is wrong, at ``path`` if it is given."""
         try:
-            yield
+            return make()
         except SpecError as error:
             for problem in error.problems:
                 self.add(path or tuple(problem.path.split(".")), problem.message)
         except SparseStudyError as error:
-            self.add(path or otherwise, str(error))
+            self.add(otherwise, str(error))
+        return None
 
     def _discover(self, model: nn.Module, dataset: data.Dataset | None) -> list[Layer]:
         assert dataset is not None
