@@ -24,6 +24,18 @@ METHODS = {
     "none": "{name: none}",
     "perplexity": "{name: perplexity, strength: -0.1, targets: {features.*: {choice: [0.3]}}, axis: inter}",
     "weight_decay": "{name: weight_decay, strength: 1e-4}",
+    "al2": "{name: al2, strength: 1e-2, cap: 50, layers: classifier.*}",
+    "basis_collapse": "{name: basis_collapse, strength: 1e-2, form: log_det, layers: classifier.*}",
+    "decov": "{name: decov, strength: 0.1}",
+    "hoyer": "{name: hoyer, strength: 1e-4, squared: false}",
+    "l2_activity": "{name: l2_activity, strength: {features.conv1: 1e-4, features.conv2: 1e-3}}",
+    "label_smoothing": "{name: label_smoothing, strength: 0.1}",
+    "mhe": "{name: mhe, strength: 1, power: 0, angular: true, layers: features.*}",
+    "mma": "{name: mma, strength: 0.07}",
+    "soft_orthogonality": "{name: soft_orthogonality, strength: 1e-3, form: dso}",
+    "sparseout": "{name: sparseout, strength: 0.3, q: 1.5, gradient: exact}",
+    "spatial_dropout": "{name: spatial_dropout, strength: 0.2, layers: features.*}",
+    "transformed_l1": "{name: transformed_l1, strength: 1e-4}",
 }
 
 

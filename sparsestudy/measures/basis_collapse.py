@@ -3,7 +3,7 @@
 Each unit is a basis function, its responses over all samples (images, and positions of a convolution) one column of
 ``Phi[N, m]``. With unit columns ``u_j`` and ``G = U^T U``:
 
-- ``basis_correlation``: mean over pairs of ``|G_ij|``, in [0, 1]; 1 means that all point the same way.
+- ``basis_collapse``: mean over pairs of ``|G_ij|``, in [0, 1]; 1 means that all point the same way.
 - ``basis_merged``: share of pairs with ``|G_ij| > 0.99``.
 - ``basis_rank``: ``exp(entropy(eigenvalues of G / m))``, in [1, m]; higher is better.
 - ``basis_condition``: base-10 logarithm of the condition number of G, eigenvalues below 1e-12 counted as 1e-12.
@@ -48,7 +48,7 @@ def gram(second: Tensor) -> tuple[Tensor, Tensor]:
 class BasisCollapse(LayerStatistic):
     """See the module for the four outputs."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("basis_correlation", "basis_merged", "basis_rank", "basis_condition")
+    outputs: ClassVar[tuple[str, ...]] = ("basis_collapse", "basis_merged", "basis_rank", "basis_condition")
 
     def update(self, activations: Tensor) -> Sums:
         """See `LayerStatistic.update`; in float64, because nearly equal columns differ in the last digits."""
@@ -67,7 +67,7 @@ class BasisCollapse(LayerStatistic):
         entropy = -torch.xlogy(share, share).sum() + dead * torch.xlogy(1 / count, 1 / count)
         lowest = torch.where(count > 1, eigenvalues[0].clamp(min=1e-12), torch.nan)
         return {
-            "basis_correlation": mean_of(off.sum(), pairs),
+            "basis_collapse": mean_of(off.sum(), pairs),
             "basis_merged": mean_of((off > MERGED).sum(dtype=off.dtype), pairs),
             "basis_rank": torch.where(count > 1, entropy.exp(), torch.nan),
             "basis_condition": (eigenvalues[-1] / lowest).log10(),

@@ -20,11 +20,13 @@ def hoyer(units: Tensor) -> Tensor:
     """Hoyer sparsity of each row of ``[B, n]``, n >= 2, shape ``[B]``; NaN for a silent row.
 
     Example:
+        >>> import torch
         >>> [round(v, 6) for v in hoyer(torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 5.0, 0.0]])).tolist()]
         [0.585786, 1.0]
     """
     root = units.shape[1] ** 0.5
-    return (root - units.abs().sum(1) / units.norm(dim=1)) / (root - 1)
+    sparsity: Tensor = (root - units.abs().sum(1) / units.square().sum(1).sqrt()) / (root - 1)
+    return sparsity
 
 
 class Hoyer(LayerStatistic):

@@ -220,6 +220,7 @@ class WeightRegularizer(Regularizer):
     def summed(self, terms: Sequence[Tensor], step: Step) -> Tensor:
         """Strength times the sum of the terms; zero, with a graph, if there are none."""
         if not terms:
-            return self.strength * torch.zeros((), device=next(iter(step.weights.values())).device)
+            nothing: Tensor = self.strength * torch.zeros((), device=next(iter(step.weights.values())).device)
+            return nothing
         total: Tensor = self.strength * torch.stack(list(terms)).sum()
         return total

@@ -68,7 +68,7 @@ class MHE(WeightRegularizer):
 
     def penalty(self, step: Step) -> Tensor:
         """Sum over chosen weights of `hyperspherical_energy`; the network's last weight counts as the output layer."""
-        output = next(reversed(step.weights)) if len(step.weights) > 1 else ""
+        output = list(step.weights)[-1] if len(step.weights) > 1 else ""
         terms = [
             10 * self._energy(rows, False) if name == output else self._energy(rows, self.half_space)
             for name, rows in self.filters(step, least=2).items()

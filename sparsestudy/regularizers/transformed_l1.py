@@ -21,6 +21,7 @@ def transformed_l1(weights: Tensor) -> Tensor:
     """``sum of 2 |w| / (1 + |w|)``, a 0-d tensor.
 
     Example:
+        >>> import torch
         >>> transformed_l1(torch.tensor([1.0, -3.0, 0.0])).item()
         2.5
     """

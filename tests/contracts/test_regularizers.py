@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sparsestudy import regularizers
 from sparsestudy.errors import NotFoundError, SpecError
-from sparsestudy.regularizers import Regularizer, Step
+from sparsestudy.regularizers import LayerRegularizer, Regularizer, Step
 from sparsestudy.specfile import load_yaml
 from sparsestudy.study import DataSpec, MeasuresSpec, ModelSpec, OptimizerSpec, SplitSpec, TrainingSpec
 from sparsestudy.training.loop import fit
@@ -26,7 +26,7 @@ from .inputs import AWKWARD, noise
 NAMES = regularizers.names()
 FIELDS = {name: regularizers.kind(name).model_fields for name in NAMES}
 WITH_STRENGTH = [name for name in NAMES if "strength" in FIELDS[name]]
-WITH_LAYERS = [name for name in NAMES if "layers" in FIELDS[name]]
+WITH_LAYERS = [name for name in NAMES if issubclass(regularizers.kind(name), LayerRegularizer)]
 WITH_TARGETS = [name for name in NAMES if "targets" in FIELDS[name]]
 WITH_PENALTY = [name for name in NAMES if regularizers.kind(name).reads != "nothing"]
 every_method = pytest.mark.parametrize("name", NAMES)

@@ -183,7 +183,7 @@ def test_basis_collapse_of_a_small_matrix() -> None:
     """Cosines .99991779, .77459667, .78229125 (float64, uncentred): one merged pair."""
     statistic = measures.get("basis_collapse")
     found = {name: value.item() for name, value in statistic.compute(statistic.update(PHI)).items()}
-    assert found["basis_correlation"] == pytest.approx(0.85226857, rel=1e-7)
+    assert found["basis_collapse"] == pytest.approx(0.85226857, rel=1e-7)
     assert found["basis_merged"] == pytest.approx(1 / 3)
     assert collapse(PHI).item() == pytest.approx(0.73727173, rel=1e-7)
 
