@@ -305,9 +305,6 @@ def _duration(seconds: float | None) -> str:
 
 
 def _print_outcome(outcome: Outcome, again: str) -> None:
-    if outcome.interrupted:
-        done = sum(trial.state.finished for trial in outcome.trials)
-        console.print(f"[bold]stopped[/] after {done} trials; nothing is lost. To go on: [bold]{escape(again)}[/]")
     if outcome.ranking:
         console.print(_best_table(outcome.spec, outcome.ranking[:10]))
     console.print(escape(outcome.summary))
@@ -315,10 +312,14 @@ def _print_outcome(outcome: Outcome, again: str) -> None:
     console.print(f"page             {outcome.report}")
     if outcome.ranking:
         console.print(f"best.yaml        {outcome.best}")
+    console.print(f"table            {outcome.folder / 'trials.parquet'}")
     console.print(f"browse MLflow    sparsestudy ui {escape(outcome.study)}")
     console.print(f"took             {_duration(outcome.seconds)}")
     if not outcome.delivered:
         errors.print("[yellow]MLflow has not got everything yet; the next run delivers the rest[/]")
+    if outcome.interrupted:
+        done = sum(trial.state.finished for trial in outcome.trials)
+        console.print(f"[bold]stopped[/] after {done} trials; nothing is lost. To go on: [bold]{escape(again)}[/]")
 
 
 def _best_table(spec: Any, ranked: Sequence[Trial]) -> Table:
@@ -392,7 +393,8 @@ def _print_trial(study: Study, trial: Trial, trajectory: Sequence[Any]) -> None:
 
     console.print(f"[bold]trial {trial.number}[/]  {escape(trial_label(trial.config))}")
     seconds = f", {_duration(trial.finished - trial.started)}" if trial.finished and trial.started else ""
-    console.print(f"{trial.state}, {trial.epochs} epochs, {trial.attempts} attempts{seconds}, seed {trial.config.seed}")
+    counts = f"{_count(trial.epochs, 'epoch')}, {_count(trial.attempts, 'attempt')}"
+    console.print(f"{trial.state}, {counts}{seconds}, seed {trial.config.seed}")
     for key, value in trial.config.parameters.items():
         console.print(f"  {escape(key)} = {escape(str(value))}")
     if trial.run_id:

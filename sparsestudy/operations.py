@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsestudy import regularizers
-from sparsestudy.errors import ConflictError, NotFoundError, SparseStudyError, TrialFailedError, listing, suggest
+from sparsestudy.errors import (
+    ConflictError,
+    NotFoundError,
+    SparseStudyError,
+    TrackingError,
+    TrialFailedError,
+    listing,
+    suggest,
+)
 from sparsestudy.planning import Plan, resolve, single_point
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
@@ -286,7 +294,8 @@ def run(
 
 
 def _release(lease: Any) -> None:
-    with contextlib.suppress(ConflictError):  # somebody took the study over: it is theirs
+    # Somebody took the study over, and it is theirs; or the disk is full, which has been said already.
+    with contextlib.suppress(ConflictError, TrackingError):
         lease.release()
 
 

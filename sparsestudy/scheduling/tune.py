@@ -27,7 +27,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from sparsestudy.errors import ConflictError
+from sparsestudy.errors import ConflictError, SparseStudyError
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.scheduling.worker import ENDED, EPOCHS, METRIC, PARCEL, TrialWorker
@@ -59,10 +59,12 @@ class LedgerSearcher(_Bound, Searcher):
         """The next trial, None while all slots are taken, FINISHED when there are no more."""
         if self._search.live >= self._slots:
             return None
-        asked = None if self._recorder.stopping.is_set() else self._search.ask()
-        if asked is None:
+        asked: list[TrialConfig] = []
+        if not self._recorder.stopping.is_set():
+            self._recorder.guarded(lambda: asked.extend(answer[:1] if (answer := self._search.ask()) else ()))
+        if not asked:
             return None if self._search.live else str(Searcher.FINISHED)
-        config, _ = asked
+        (config,) = asked
         self._recorder.took(trial_id, config)
         spec = self._search.spec
         return {
@@ -86,6 +88,7 @@ class Recorder(_Bound, Callback):
 
     Attributes:
         stopping: Set when the study is being interrupted: trials that end now have not ended.
+        error: Why it had to be interrupted: the ledger refused a write, or belongs to somebody else now.
     """
 
     def __init__(self, search: StudySearch, lease: Lease, progress: Progress) -> None:
@@ -93,6 +96,15 @@ class Recorder(_Bound, Callback):
         self._numbers: dict[str, int] = {}
         self._renewed = time.monotonic()
         self.stopping = threading.Event()
+        self.error: SparseStudyError | None = None
+
+    def guarded(self, action: Callable[[], Any]) -> None:
+        """Do it, or stop the study in good order: an error raised into Tune would end in Tune's own errors."""
+        try:
+            action()
+        except SparseStudyError as error:
+            self.error = self.error or error
+            self.stopping.set()
 
     def took(self, tune_id: str, config: TrialConfig) -> None:
         """A trial was handed to Tune."""
@@ -102,7 +114,7 @@ class Recorder(_Bound, Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Keep the lease."""
         if time.monotonic() - self._renewed > 10:
-            self._lease.renew()
+            self.guarded(self._lease.renew)
             self._renewed = time.monotonic()
 
     def on_trial_result(
@@ -112,7 +124,7 @@ class Recorder(_Bound, Callback):
         parcel = [Measurement.from_dict(data) for data in json.loads(result.pop(PARCEL, "[]"))]
         number = self._numbers[trial.trial_id]
         if parcel:
-            self._search.record(number, parcel)
+            self.guarded(lambda: self._search.record(number, parcel))
             self._progress.on_epochs(number, parcel[-1].epoch + 1)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -134,7 +146,7 @@ class Recorder(_Bound, Callback):
 
     def _finish(self, trial: Any, state: TrialState, failure: Failure | None = None) -> None:
         number = self._numbers.pop(trial.trial_id)
-        self._progress.on_finish(self._search.finish(number, state, failure))
+        self.guarded(lambda: self._progress.on_finish(self._search.finish(number, state, failure)))
 
 
 class _StopWhenAsked(_Bound, Stopper):
@@ -290,7 +302,9 @@ def execute(search: StudySearch, lease: Lease, progress: Progress, watch: Callab
         try:
             tuner.fit()
         finally:
-            search.abandon()
+            recorder.guarded(search.abandon)
+    if recorder.error is not None:
+        raise recorder.error
     return not recorder.stopping.is_set()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -128,9 +129,15 @@ class Tracker:
     def _pass(self, minimum: int) -> bool:
         """Ship one lot; returns whether there may be more."""
         lot = self._ledger.undelivered(self._record.id, minimum=minimum)
+        refused: list[Exception] = []
         for delivery in lot:
-            self._ship(delivery)
-            self._ledger.mark_delivered(self._record.id, delivery)
+            try:
+                self._ship(delivery)
+                self._ledger.mark_delivered(self._record.id, delivery)
+            except Exception as error:  # the other trials need not wait for this one
+                refused.append(error)
+        if refused:
+            raise refused[0]
         return bool(lot)
 
     @property
@@ -205,7 +212,7 @@ class Tracker:
             at = int(1000 * (trial.finished or 0))
             points += [Metric(name, value, at, 0) for name, value in headline_metrics(trial).items()]
             tags = [RunTag(k, v) for k, v in end_tags(trial).items()]
-            parameters = [Param(name, str(value)) for name, value in trial.config.parameters.items()]
+            parameters = [Param(mlflow_key(name), str(value)) for name, value in trial.config.parameters.items()]
             parameters.append(Param("seed", str(trial.config.seed)))
         self._client.log_batch(run_id, points, parameters, tags)
         if delivery.closing:
@@ -222,7 +229,7 @@ class Tracker:
             "sparsestudy.trial": str(trial.number),
             "sparsestudy.arm": config.arm,
             "sparsestudy.methods": "+".join(str(method["method"]) for method in config.methods),
-            **{f"sparsestudy.parameter.{name}": str(value) for name, value in config.parameters.items()},
+            **{f"sparsestudy.parameter.{mlflow_key(name)}": str(v) for name, v in config.parameters.items()},
         }
         started = int(1000 * (trial.started or 0))
         run_id, _ = self._find_run(f"trial/{trial.number}", trial_label(config), started, tags)
@@ -238,6 +245,16 @@ class Tracker:
             self._client.log_artifacts(run_id, folder)
 
 
+def mlflow_key(name: str) -> str:
+    """A name that MLflow takes for a metric, parameter or tag: it allows letters, digits and ``_ - . : /`` and spaces.
+
+    Example:
+        >>> mlflow_key("sparsity/perplexity/layer1.0.relu#2")
+        'sparsity/perplexity/layer1.0.relu:2'
+    """
+    return re.sub(r"[^A-Za-z0-9_\-. :/]", ":", name)
+
+
 def epoch_metrics(measurement: Measurement, main: str) -> dict[str, float]:
     """What one epoch adds to a run: the scalars, and the main measure of each layer on the validation probe set."""
     layers = measurement.series(main)
@@ -246,7 +263,7 @@ def epoch_metrics(measurement: Measurement, main: str) -> dict[str, float]:
     return {
         **measurement.scalars(),
         "learning_rate": measurement.learning_rate,
-        **{f"sparsity/{main}/{short[layer]}": value for layer, value in layers.items()},
+        **{mlflow_key(f"sparsity/{main}/{short[layer]}"): value for layer, value in layers.items()},
     }
 
 
@@ -258,7 +275,7 @@ def headline_metrics(trial: Trial) -> dict[str, float]:
 
     def rename(key: str) -> str:
         head, _, layer = key.rpartition("/")
-        return f"{head}/{short.get(layer, layer)}" if key.startswith(prefixes) else key
+        return mlflow_key(f"{head}/{short.get(layer, layer)}") if key.startswith(prefixes) else key
 
     return {rename(key): value for key, value in trial.headlines.items()}
 

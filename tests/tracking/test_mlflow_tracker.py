@@ -158,6 +158,18 @@ def test_metrics_of_an_epoch_leave_out_what_is_undefined() -> None:
     assert not any(key.startswith("sparsity/") for key in epoch_metrics(taken, "perplexity_image"))
 
 
+def test_layers_of_shared_modules_have_names_that_mlflow_takes(recorded: Recorded) -> None:
+    """A residual network uses one non-linearity twice and its layer is called ``relu#2``, which MLflow refuses."""
+    layers = {"layer1.0.relu": {"perplexity": 0.25}, "layer1.0.relu#2": {"perplexity": 0.5}}
+    taken = {**measurement(3).to_dict(), "statistics": {"validation": layers}}
+    recorded.ledger.record(recorded.lease, 2, 1, [Measurement.from_dict(taken)])
+    tracker = recorded.track()
+    assert tracker.close()
+    series = contents(tracker.uri)["2"][2]
+    assert series["sparsity/perplexity/relu"] == [(3, 0.25, 1003)]
+    assert series["sparsity/perplexity/relu:2"] == [(3, 0.5, 1003)]
+
+
 def test_headlines_use_the_short_names_of_layers() -> None:
     trial = Trial(
         number=0,
