@@ -49,7 +49,7 @@ class Checker:
     def check(self) -> None:
         """Run every check whose section could be understood."""
         if "data" not in self.draft.broken:
-            self.dataset = self._load(self.spec.data)
+            self.dataset = self._load(self.spec.data) or self._like(self.spec.data)
         if self.dataset is not None and "model" not in self.draft.broken:
             self.model = self._build(self.spec.model, self.dataset)
         if self.model is not None:
@@ -84,6 +84,14 @@ class Checker:
 
     def _load(self, spec: DataSpec, path: Path_ | None = None) -> data.Dataset | None:
         return self._attempt(lambda: data.load(spec), path or ("data", "name"), path)
+
+    @staticmethod
+    def _like(spec: DataSpec) -> data.Dataset | None:
+        """The same data split in the default way, if that works: good enough to go on checking networks and layers."""
+        try:
+            return data.load(DataSpec(name=spec.name, arguments=spec.arguments))
+        except SparseStudyError:
+            return None  # what is wrong with it has been noted already
 
     def _build(self, spec: ModelSpec, dataset: data.Dataset | None, path: Path_ | None = None) -> nn.Module | None:
         assert dataset is not None

@@ -57,7 +57,8 @@ class Draft:
         Raises:
             SpecError: There is at least one problem.
         """
-        problems = [*self.problems, *further]
+        known = {problem.path for problem in self.problems}
+        problems = [*self.problems, *(problem for problem in further if problem.path not in known)]
         if problems:
             raise SpecError(self.source, sorted(problems, key=lambda p: p.line or 0))
         return self.spec
@@ -276,6 +277,20 @@ def _draft(raw: dict[str, Any], source: str, lines: Mapping[str, int], problems:
     found = [e for e in found if not (e["type"] == "too_short" and e["input"])]
     problems += [empty.problem(_path(e["loc"]), describe(e)) for e in found]
     broken = {str(e["loc"][0]) for e in found}
+    try:
+        spec = StudySpec.from_dict(_without(raw, [_path(e["loc"]) for e in found]))
+    except (ValidationError, LookupError, TypeError):
+        pass  # more is wrong than single settings; whole sections and arms are left out below
+    else:
+        # What the training settings are compared with is not known, so that they are not compared.
+        return Draft(
+            source=source,
+            spec=spec,
+            problems=tuple(problems),
+            broken=frozenset(broken & {"training"}),
+            arms=tuple(range(len(spec.regularizers))),
+            lines=lines,
+        )
     bad_arms = {int(e["loc"][1]) for e in found if e["loc"][0] == "regularizers" and len(e["loc"]) > 1}
     kept = {k: v for k, v in raw.items() if k not in broken}
     arms: tuple[int, ...] = ()
@@ -291,6 +306,23 @@ def _draft(raw: dict[str, Any], source: str, lines: Mapping[str, int], problems:
         broken.add("regularizers")
     spec = StudySpec.from_dict(kept)
     return Draft(source=source, spec=spec, problems=tuple(problems), broken=frozenset(broken), arms=arms, lines=lines)
+
+
+def _without(raw: Mapping[str, Any], paths: Sequence[Path_]) -> dict[str, Any]:
+    """A copy without the settings at these paths, which then have their defaults.
+
+    Raises:
+        LookupError, TypeError: A path is not that of a setting in a section, so that nothing could stand in for it.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(raw))
+    for path in paths:
+        if path[0] == "regularizers" or (len(path) == 1 and path[0] in StudySpec.model_fields):
+            raise LookupError(spell(path))
+        at: Any = result
+        for key in path[:-1]:
+            at = at[key]
+        del at[path[-1]]
+    return result
 
 
 _PLACEHOLDER = StudySpec.from_dict({"name": "unnamed", "regularizers": [{"name": "none"}]})
