@@ -1,4 +1,4 @@
-"""L1 activity against the rule of Keras (methods.md, section 6): strength * sum |A| / batch size."""
+"""L1 activity against the rule of Keras: strength * sum |A| / batch size."""
 
 from __future__ import annotations
 

