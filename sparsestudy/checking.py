@@ -17,6 +17,7 @@ from torch import nn
 
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import NotFoundError, Problem, SparseStudyError, SpecError, listing, shown, suggest
+from sparsestudy.measures import LayerStatistic
 from sparsestudy.regularizers import LayerRegularizer, Regularizer, WeightRegularizer
 from sparsestudy.space import Domain, Parameter, Scalar, SearchSpace, Uniform, fill, leaves
 from sparsestudy.specfile import Draft, Path_, describe, spell
@@ -235,17 +236,18 @@ class Checker:
 
     def _measures(self) -> None:
         spec = self.spec.measures
-        outputs: list[str] = []
+        found: list[measures.Statistic] = []
         for index, name in enumerate(spec.names):
             try:
-                outputs += measures.get(name).outputs
+                found.append(measures.get(name))
             except NotFoundError as error:
                 self.add(self._entry(("measures", "names"), name, index), str(error))
-        if outputs and spec.main not in outputs:
-            self.add(
-                ("measures", "main"),
-                f"{spec.main!r} is not measured; allowed: {listing(outputs)}{suggest(spec.main, outputs)}",
-            )
+        outputs = [output for measure in found if isinstance(measure, LayerStatistic) for output in measure.outputs]
+        if found and spec.main not in outputs:
+            others = [output for measure in found for output in measure.outputs]
+            why = "is not of a layer's activations, as main must be" if spec.main in others else "is not measured"
+            allowed = listing(outputs) if outputs else "none, as names has no measure of a layer's activations"
+            self.add(("measures", "main"), f"{spec.main!r} {why}; allowed: {allowed}{suggest(spec.main, outputs)}")
         self._expand(("measures", "layers"), dict.fromkeys(spec.layers))
 
     def _parameters(self) -> None:

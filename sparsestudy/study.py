@@ -190,7 +190,10 @@ class ResourcesSpec(Section):
 class MeasuresSpec(Section):
     """What is measured inside the network, where, and how often."""
 
-    names: Patterns = Field(("perplexity", "zero_fraction", "dead_fraction"), description="Statistics of a layer.")
+    names: Patterns = Field(
+        ("perplexity", "zero_fraction", "dead_fraction"),
+        description="Statistics of layers, weights, outputs, the network.",
+    )
     main: str = Field("perplexity", description="The statistic shown as one series per layer.")
     layers: Patterns = Field(("*",), description="Layer patterns.")
     every: int = Field(1, gt=0, description="Epochs between measurements; the last epoch is always measured.")

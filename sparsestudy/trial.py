@@ -93,7 +93,12 @@ class Trial:
 
 
 Statistics = Mapping[str, Mapping[str, Mapping[str, float | None]]]
-"""Probe set (``train`` or ``validation``) -> layer -> measure -> value; None where the measure is undefined."""
+"""Split -> layer -> measure -> value; None where the measure is undefined.
+
+Under ``train`` and ``validation`` stand the measures of layers on the probe set of that name. Measures of weights stand
+under ``weights``, by the name of the weight without its ``.weight``. Those of outputs and of the network as a whole
+stand under ``network``, by ``train`` or ``validation`` in the place of a layer.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +113,7 @@ class Measurement:
         learning_rate: At the last step of the epoch.
         seconds: Wall clock of the epoch, evaluation included.
         timestamp: When it was taken, milliseconds since 1970.
-        statistics: Per-layer measures, empty in epochs without measurement.
+        statistics: All other measures, empty in epochs without measurement.
     """
 
     epoch: int

@@ -197,11 +197,15 @@ def test_rows_by_hand(epochs: int, every: int, layers: str, rows: int) -> None:
     assert plan.mlflow_rows() == rows
 
 
-def test_rows_of_a_trial_that_is_trained() -> None:
+@pytest.mark.parametrize(
+    "names",
+    ["[perplexity, zero_fraction]", "[perplexity, weight_norms, hyperspherical_energy, margins, path_norm, sharpness]"],
+)
+def test_rows_of_a_trial_that_is_trained(names: str) -> None:
     plan = planned(
         "data: {train_size: 40}",
         "training: {epochs: 4}",
-        "measures: {every: 3, layers: features.*, probe_size: 16}",
+        f"measures: {{every: 3, layers: features.*, probe_size: 16, names: {names}}}",
         search="trials: 1",
     )
     config = plan.example("none")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import torch
@@ -18,10 +18,12 @@ from torch.nn.functional import cross_entropy
 
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import DivergedError
+from sparsestudy.measures import LayerStatistic, OutputStatistic
 from sparsestudy.regularizers import Regularizer, Step
 from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
 from sparsestudy.training.data import Dataset, Split
+from sparsestudy.training.inspection import Inspection, Place, nested
 from sparsestudy.training.probe import Probe, sites
 from sparsestudy.trial import Measurement, TrialConfig
 
@@ -72,7 +74,10 @@ class Trainer:
             self.model = models.build(config.model, self.dataset.input_shape, self.dataset.classes)
         self.model.to(device=config.device, dtype=dtype)
         self._train, self._search = (_to(s, config.device, dtype) for s in (self.dataset.train, self.dataset.search))
-        self._statistics = {name: measures.get(name) for name in config.measures.names}
+        chosen = {name: measures.get(name) for name in config.measures.names}
+        self._statistics = {name: s for name, s in chosen.items() if isinstance(s, LayerStatistic)}
+        self._answers = {name: s for name, s in chosen.items() if isinstance(s, OutputStatistic)}
+        self._inspection = Inspection.of(self.model, config)
         self._sums: dict[tuple[str, str], measures.Sums] = {}
         self._measuring = False
 
@@ -139,18 +144,16 @@ class Trainer:
 
     def _measure(self, epoch: int, penalty: Tensor, rate: float, probe: Probe, started: float) -> Measurement:
         last = self.config.training.epochs - 1
-        probe.enabled = epoch % self.config.measures.every == 0 or epoch == last
-        results = {
-            "train": self._evaluate(self._train, TRAIN_EXAMPLES_EVALUATED),
-            "validation": self._evaluate(self._search, len(self._search.labels)),
-        }
+        measured = probe.enabled = epoch % self.config.measures.every == 0 or epoch == last
+        results = self._evaluate("train", self._train, TRAIN_EXAMPLES_EVALUATED, measured)
+        results |= self._evaluate("validation", self._search, len(self._search.labels), measured)
         probe.enabled = False
+        if measured:
+            results |= self._inspection.values(self.model, self._train)
         # The only copy off the device in the whole epoch.
-        flat = [penalty.double()] + [value.double() for result in results.values() for value in result.values()]
-        values = iter(torch.stack(flat).tolist())
-        mean_penalty = next(values)
-        numbers = {split: {key: next(values) for key in result} for split, result in results.items()}
-        loss = {split: found[_LOSS] for split, found in numbers.items()}
+        mean_penalty, *values = torch.stack([v.double() for v in (penalty, *results.values())]).tolist()
+        numbers = dict(zip(results, values, strict=True))
+        loss = {split: numbers[split, "", "loss"] for split in ("train", "validation")}
         for name, value in (("train loss", loss["train"]), ("penalty", mean_penalty)):
             if not math.isfinite(value):
                 raise DivergedError(
@@ -159,21 +162,25 @@ class Trainer:
         return Measurement(
             epoch=epoch,
             train_loss=loss["train"],
-            train_accuracy=numbers["train"][_ACCURACY],
+            train_accuracy=numbers["train", "", "accuracy"],
             validation_loss=loss["validation"] if math.isfinite(loss["validation"]) else sys.float_info.max,
-            validation_accuracy=numbers["validation"][_ACCURACY],
+            validation_accuracy=numbers["validation", "", "accuracy"],
             penalty=mean_penalty,
             learning_rate=rate,
             seconds=time.perf_counter() - started,
             timestamp=time.time_ns() // 1_000_000,
-            statistics={split: layers for split, found in numbers.items() if (layers := _by_layer(found))},
+            statistics=nested(numbers),
         )
 
     @torch.no_grad()
-    def _evaluate(self, split: Split, limit: int) -> dict[tuple[str, str], Tensor]:
-        """Loss and accuracy of the first ``limit`` examples, statistics of the probe set; nothing leaves the device."""
+    def _evaluate(self, name: str, split: Split, limit: int, measured: bool) -> dict[Place, Tensor]:
+        """Loss, accuracy and, if ``measured``, statistics of the answers to the first ``limit`` examples.
+
+        Statistics of layers are those of the probe set. Nothing leaves the device.
+        """
         self.model.eval()
         self._sums = {}
+        chosen, answers = self._answers if measured else {}, dict[str, measures.Sums]()
         inputs, labels = split.inputs[:limit], split.labels[:limit]
         probe_size = self.config.measures.probe_size
         loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
@@ -184,25 +191,19 @@ class Trainer:
             logits = self.model(inputs[chunk])
             loss += cross_entropy(logits, labels[chunk], reduction="sum")
             correct += (logits.argmax(1) == labels[chunk]).sum()
-        values = {_LOSS: loss / len(labels), _ACCURACY: correct / len(labels)}
-        for (layer, name), sums in self._sums.items():
-            values |= {(layer, output): v for output, v in self._statistics[name].compute(sums).items()}
+            for key, statistic in chosen.items():
+                sums = statistic.update(logits, labels[chunk])
+                answers[key] = measures.merge(answers[key], sums) if key in answers else sums
+        values = {(name, "", "loss"): loss / len(labels), (name, "", "accuracy"): correct / len(labels)}
+        for (layer, key), sums in self._sums.items():
+            values |= {(name, layer, output): v for output, v in self._statistics[key].compute(sums).items()}
+        for key, sums in answers.items():
+            values |= {("network", name, output): v for output, v in self._answers[key].compute(sums).items()}
         return values
 
     def _on_activation(self, layer: str, activations: Tensor) -> None:
         if self._measuring:
             self._sums |= {(layer, name): s.update(activations) for name, s in self._statistics.items()}
-
-
-_LOSS, _ACCURACY = ("", "loss"), ("", "accuracy")
-
-
-def _by_layer(numbers: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float | None]]:
-    layers: dict[str, dict[str, float | None]] = {}
-    for (layer, measure), value in numbers.items():
-        if layer:
-            layers.setdefault(layer, {})[measure] = value if math.isfinite(value) else None
-    return layers
 
 
 def schedule_factor(spec: ScheduleSpec, progress: float, epochs: int) -> float:

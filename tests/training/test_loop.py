@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from sparsestudy import measures as statistics
 from sparsestudy.errors import DivergedError
 from sparsestudy.measures.dead_fraction import dead_fraction
 from sparsestudy.measures.perplexity import perplexity_sparsity
@@ -231,6 +232,55 @@ def test_only_chosen_layers_and_measures() -> None:
         }
 
 
+BEYOND_LAYERS = ("weight_norms", "hyperspherical_energy", "margins", "path_norm", "spectral_product", "sharpness")
+
+
+def test_weights_and_network_are_those_of_the_returned_model() -> None:
+    trial = config(measures={"names": ("perplexity", *BEYOND_LAYERS), "probe_size": 16}, epochs=12)
+    model, trajectory = fit(trial)
+    dataset, found = data.load(trial.data), trajectory[-1].statistics
+    assert set(found) == {"train", "validation", "weights", "network"}
+    start = initial(trial).state_dict()
+    layers = {"features.dense1.0": model.features.dense1[0], "classifier": model.classifier}
+    assert list(found["weights"]) == list(layers)
+    for name, layer in layers.items():
+        weight, before = (matrix.detach().double().numpy() for matrix in (layer.weight, start[f"{name}.weight"]))
+        assert found["weights"][name]["spectral_norm"] == pytest.approx(np.linalg.norm(weight, 2), rel=1e-6)
+        assert found["weights"][name]["weight_distance"] == pytest.approx(np.linalg.norm(weight - before), rel=1e-6)
+        assert found["weights"][name]["hyperspherical_energy_s2"] > 0
+    for name, split in (("train", dataset.train), ("validation", dataset.search)):
+        rows = model(split.inputs).detach().numpy()
+        margins = [row[y] - np.delete(row, y).max() for row, y in zip(rows, split.labels, strict=True)]
+        assert found["network"][name]["margin_mean"] == pytest.approx(np.mean(margins), rel=1e-4)
+        assert found["network"][name]["margin_negative"] == pytest.approx(1 - evaluated(model, split)[1], abs=1e-9)
+    probe = dataset.train.inputs[:16], dataset.train.labels[:16]
+    for name in ("path_norm", "spectral_product"):
+        for output, value in statistics.get(name).compute(model, *probe, 0).items():
+            assert found["network"]["train"][output] == pytest.approx(value.item(), rel=1e-6)
+    assert found["network"]["train"]["sharpness"] > 0
+    assert set(found["network"]["validation"]) == set(statistics.get("margins").outputs)
+
+
+def test_measuring_weights_and_network_changes_nothing_else() -> None:
+    with_them = EVERYTHING.model_copy(update={"measures": MeasuresSpec(names=("perplexity", *BEYOND_LAYERS))})
+    plain_model, plain = fit(EVERYTHING)
+    expected = weights(plain_model)
+    model, trajectory = fit(with_them)
+    assert same(weights(model), expected)
+    assert [m.scalars() for m in trajectory] == [m.scalars() for m in plain]
+    for one, other in zip(trajectory, plain, strict=True):
+        for split in ("train", "validation"):
+            for layer, values in one.statistics[split].items():
+                assert values["perplexity"] == other.statistics[split][layer]["perplexity"]
+    assert comparable(fit(with_them)[1]) == comparable(trajectory)
+
+
+def test_weights_and_network_are_measured_in_measured_epochs_only() -> None:
+    _, trajectory = fit(config(epochs=5, measures={"names": ("perplexity", *BEYOND_LAYERS), "every": 3}))
+    assert [set(m.statistics) for m in trajectory if m.epoch in (1, 2)] == [set(), set()]
+    assert all({"weights", "network"} <= set(m.statistics) for m in trajectory if m.epoch in (0, 3, 4))
+
+
 @pytest.mark.parametrize("probe_size", [16, 256])
 def test_loss_and_accuracy_are_those_of_the_returned_model(probe_size: int) -> None:
     # Dropout and batch norm: training mode would give other numbers.
@@ -438,8 +488,10 @@ def test_batch_norm_trains_and_is_evaluated_with_running_statistics() -> None:
     assert trajectory[-1].train_loss < trajectory[0].train_loss
 
 
-def test_divergence_names_the_epoch() -> None:
-    trial = config(optimizer={"lr": 1e6}, epochs=20, model=ModelSpec(name="mlp", arguments={"hidden": [12, 12]}))
+@pytest.mark.parametrize("names", [("perplexity",), tuple(statistics.names())], ids=["one measure", "all measures"])
+def test_divergence_names_the_epoch(names: tuple[str, ...]) -> None:
+    network = ModelSpec(name="mlp", arguments={"hidden": [12, 12]})
+    trial = config(optimizer={"lr": 1e6}, epochs=20, model=network, measures={"names": names})
     seen: list[Measurement] = []
     with pytest.raises(DivergedError) as error:
         fit(trial, seen.append)
