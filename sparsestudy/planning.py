@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparsestudy.checking import Checker, Template, set_path
-from sparsestudy.regularizers import match
+from sparsestudy.regularizers import Layer, match
 from sparsestudy.space import ARM, Scalar, SearchSpace, fill
 from sparsestudy.specfile import Draft
 from sparsestudy.study import StudySpec, derive_seed
 from sparsestudy.training.loop import Trainer
-from sparsestudy.training.probe import Layer
 from sparsestudy.trial import SCALARS, TrialConfig
 
 TRIAL_OVERHEAD_SECONDS = 0.3

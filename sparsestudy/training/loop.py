@@ -18,11 +18,11 @@ from torch.nn.functional import cross_entropy
 
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import DivergedError
-from sparsestudy.regularizers import Regularizer, Step
 from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
 from sparsestudy.training.data import Dataset, Split
-from sparsestudy.training.probe import Probe, sites
+from sparsestudy.training.probe import Probe, find_layers
+from sparsestudy.training.update import Updater
 from sparsestudy.trial import Measurement, TrialConfig
 
 TRAIN_EXAMPLES_EVALUATED = 2048
@@ -59,6 +59,7 @@ class Trainer:
     Attributes:
         model: The network; trained as far as the iteration has come.
         dataset: The data, with the splits this trial must not look at still in it.
+        done: Whether the latest measurement is the last one, because the epochs or a method's patience have run out.
     """
 
     def __init__(self, config: TrialConfig) -> None:
@@ -75,57 +76,51 @@ class Trainer:
         self._statistics = {name: measures.get(name) for name in config.measures.names}
         self._sums: dict[tuple[str, str], measures.Sums] = {}
         self._measuring = False
+        self.done = False
 
     def __iter__(self) -> Iterator[Measurement]:
         config, model = self.config, self.model
         methods = [regularizers.get(**method) for method in config.methods]
-        optimizer = _optimizer(config.training, model)
+        losses: list[float] = []
         with ExitStack() as stack:
+            layers = find_layers(model, self._train.inputs[:2])
+            for method in methods:
+                for handle in method.install(model, layers):
+                    stack.callback(handle.remove)
+            model.to(self._train.inputs)
             penalized = Probe(model, lambda layer: any(method.acts_on(layer) for method in methods))
             measured = Probe(model, config.measures.layers, self._on_activation)
             for probe in (penalized, measured):
                 stack.enter_context(probe)
                 probe.enabled = False
-            for method in methods:
-                for handle in method.install(model, sites(model)):
-                    stack.callback(handle.remove)
+            update = Updater(
+                model, methods, _optimizer(config.training, model), cross_entropy, penalized,
+                seed=config.seed, precision=config.training.precision,
+            )  # fmt: skip
             for epoch in range(config.training.epochs):
                 started = time.perf_counter()
-                penalized.enabled = any(method.reads == "activations" for method in methods)
-                penalty, rate = self._epoch(epoch, methods, optimizer, penalized)
-                penalized.enabled = False
-                yield self._measure(epoch, penalty, rate, measured, started)
+                penalty, rate = self._epoch(epoch, update)
+                measurement = self._measure(epoch, penalty, rate, measured, started)
+                losses.append(measurement.validation_loss)
+                self.done = epoch + 1 == config.training.epochs or any(method.stops(losses) for method in methods)
+                yield measurement
+                if self.done:
+                    return
 
-    def _epoch(
-        self, epoch: int, methods: list[Regularizer], optimizer: torch.optim.Optimizer, probe: Probe
-    ) -> tuple[Tensor, float]:
+    def _epoch(self, epoch: int, update: Updater) -> tuple[Tensor, float]:
         """Train one epoch; returns the mean penalty per step (0-d) and the last learning rate."""
-        spec, model, device = self.config.training, self.model, self.config.device
-        weights = {name: p for name, p in model.named_parameters() if p.dim() >= 2 and p.requires_grad}
-        model.train()
-        rate, total = 0.0, torch.zeros((), device=device)
+        spec = self.config.training
+        self.model.train()
+        rate, total = 0.0, torch.zeros((), device=self.config.device)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
             batches = self._shuffled_batches()
             for step, (inputs, labels) in enumerate(batches):
                 progress = epoch + step / len(batches)
                 rate = spec.optimizer.lr * schedule_factor(spec.schedule, progress, spec.epochs)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                with torch.autocast(device, torch.bfloat16, enabled=spec.precision == "bfloat16"):
-                    logits = model(inputs)
-                    loss = cross_entropy(logits, labels)
-                seen = Step(
-                    activations=probe.activations, weights=weights, logits=logits, labels=labels, epoch=progress
-                )
-                penalties = [p for method in methods if (p := method.penalty(seen)) is not None]
-                if penalties:
-                    penalty = torch.stack(penalties).sum()
-                    total += penalty.detach()
-                    loss = loss + penalty
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                penalty = update(inputs, labels, epoch=progress, rate=rate)
+                if penalty is not None:
+                    total += penalty
         return total / len(batches), rate
 
     def _shuffled_batches(self) -> list[tuple[Tensor, Tensor]]:
