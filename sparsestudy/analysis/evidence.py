@@ -86,6 +86,6 @@ class Evidence:
         return series[np.arange(len(self)), ends]
 
     def gap(self, of: Literal["loss", "accuracy"] = "loss") -> Array:
-        """Generalisation gap at each trial's last epoch: validation minus train loss, train minus validation accuracy."""
+        """Gap at each trial's last epoch: validation minus train loss, or train minus validation accuracy."""
         sign = 1.0 if of == "loss" else -1.0
         return sign * (self.last(self.curves[f"validation/{of}"]) - self.last(self.curves[f"train/{of}"]))
