@@ -224,7 +224,7 @@ def short_names(layers: Iterable[str]) -> dict[str, str]:
 
 
 def trial_label(config: TrialConfig) -> str:
-    """A name a person recognises a trial by, such as ``perplexity·λ0.12·conv2 τ0.35``; in a combination, whose λ it is."""
+    """A name a person recognises a trial by, such as ``perplexity·λ0.12·conv2 τ0.35``, and whose λ it is."""
     parts = [config.arm]
     for method in config.methods:
         owner = f"{method['method']} " if len(config.methods) > 1 else ""
