@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.specfile import dump_yaml, read
 from sparsestudy.study import StudySpec
-from sparsestudy.tracking.ledger import Ledger
+from sparsestudy.tracking.ledger import Lease, Ledger
 from sparsestudy.tracking.mlflow_tracker import QUIET, Tracker, default_uri
 from sparsestudy.trial import Measurement, Trial, TrialState
 from sparsestudy.values import DOMAIN_SCHEMA
@@ -105,40 +105,58 @@ def run(
         ConflictError: The file changed since the study began, or another process is running it.
         TrialFailedError: Every trial failed; the message has the first traceback.
     """
-    # Imported late: Ray takes a second, and `validate` or `list` need not wait for it.
-    from sparsestudy.scheduling import tune
-
     planned = plan(source, overrides)
     started = time.monotonic()
-    with claim(planned.spec, new=new) as study, contextlib.ExitStack() as stack:
-        lease = study.ledger.lease(study.record)
-        stack.callback(_release, lease)
-        study.ledger.update_spec(lease, planned.spec)
-        progress = _progress(study, planned)
-        search = StudySearch(planned.spec, planned.space, planned.configure, lease)
-        interrupted = False
-        tracker = _tracker(study)
-        tracker.start()
-        try:
-            if not search.exhausted:
-                with tune.cluster(os.environ.get("RAY_ADDRESS")):
-                    interrupted = not tune.execute(search, lease, progress, watch and (lambda: watch(progress)))
-        finally:
-            progress.phase = "writing the outcome"
-            if watch:
-                watch(progress)
-            delivered = tracker.close()
-        outcome = _conclude(study, source, planned, interrupted, delivered, time.monotonic() - started)
-        if delivered:
-            _attach_outcome(tracker, outcome, complete=not interrupted)
+    with claim(planned.spec, new=new) as study, _leased(study) as lease:
+        launch = _train(study, planned, lease, watch)
+        outcome = _conclude(study, source, planned, launch.interrupted, launch.delivered, time.monotonic() - started)
+        if launch.delivered:
+            _attach_outcome(launch.tracker, outcome, complete=not launch.interrupted)
         _fail_if_all_failed(outcome)
         return outcome
 
 
-def _release(lease: Any) -> None:
-    # Somebody took the study over, and it is theirs; or the disk is full, which has been said already.
-    with contextlib.suppress(ConflictError, TrackingError):
-        lease.release()
+@dataclass(frozen=True, kw_only=True)
+class _Launch:
+    """How a launch ended: whether it was interrupted, and whether MLflow has got everything."""
+
+    tracker: Tracker
+    interrupted: bool
+    delivered: bool
+
+
+@contextlib.contextmanager
+def _leased(study: Study) -> Iterator[Lease]:
+    lease = study.ledger.lease(study.record)
+    try:
+        yield lease
+    finally:
+        # Somebody took the study over, and it is theirs; or the disk is full, which has been said already.
+        with contextlib.suppress(ConflictError, TrackingError):
+            lease.release()
+
+
+def _train(study: Study, planned: Plan, lease: Lease, watch: Callable[[Progress], None] | None) -> _Launch:
+    """Run the trials that the study still lacks, and bring them to MLflow."""
+    # Imported late: Ray takes a second, and `validate` or `list` need not wait for it.
+    from sparsestudy.scheduling import tune
+
+    study.ledger.update_spec(lease, planned.spec)
+    progress = _progress(study, planned)
+    search = StudySearch(planned.spec, planned.space, planned.configure, lease)
+    interrupted = False
+    tracker = _tracker(study)
+    tracker.start()
+    try:
+        if not search.exhausted:
+            with tune.cluster(os.environ.get("RAY_ADDRESS")):
+                interrupted = not tune.execute(search, lease, progress, watch and (lambda: watch(progress)))
+    finally:
+        progress.phase = "writing the outcome"
+        if watch:
+            watch(progress)
+        delivered = tracker.close()
+    return _Launch(tracker=tracker, interrupted=interrupted, delivered=delivered)
 
 
 def _progress(study: Study, planned: Plan) -> Progress:
