@@ -18,12 +18,12 @@ from torch import nn
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import NotFoundError, Problem, SparseStudyError, SpecError, listing, shown, suggest
 from sparsestudy.measures import LayerStatistic
-from sparsestudy.regularizers import LayerRegularizer, Regularizer, WeightRegularizer
+from sparsestudy.regularizers import Layer, LayerRegularizer, WeightRegularizer, survey
 from sparsestudy.space import Domain, Parameter, Scalar, SearchSpace, Uniform, fill, leaves
 from sparsestudy.specfile import Draft, Path_, describe, spell
 from sparsestudy.study import ArmSpec, DataSpec, MethodSpec, ModelSpec, Section, StoppingSpec, StudySpec, TrainingSpec
 from sparsestudy.training import data, models
-from sparsestudy.training.probe import Layer, discover, expand
+from sparsestudy.training.probe import discover, expand
 from sparsestudy.trial import SCALARS, SPARSITY, objective_names
 from sparsestudy.values import AUTO
 
@@ -213,24 +213,18 @@ class Checker:
         domains = dict(leaves(template))
         first = {name: domain.corners()[0] for name, domain in domains.items()}
         seen: set[tuple[Path_, str]] = set()
+        network = survey(self.model or nn.Identity(), self.layers)
         for point in _one_at_a_time(first, domains):
             try:
                 method = kind(**fill(template, point))
             except ValidationError as error:
                 found = [((*path, *e["loc"]), describe(e)) for e in error.errors(include_url=False)]
             else:
-                found = [(path, message) for message in self._obstacles(method)]
+                found = [(path, message) for message in method.obstacles(network)] if network.layers else []
             for problem in found:
                 if problem not in seen:
                     seen.add(problem)
                     self.add(*problem)
-
-    def _obstacles(self, method: Regularizer) -> Iterator[str]:
-        """Say which layers the method is asked to act on and cannot."""
-        for layer in self.layers:
-            why = method.obstacle(layer.shape) if method.acts_on(layer.name) else ""
-            if why:
-                yield f"it cannot work on layer {layer.name!r}: {why}; choose other layers"
 
     # Everything else
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from sparsestudy import measures
 from sparsestudy.checking import Checker, Template, set_path
 from sparsestudy.measures import NetworkStatistic, OutputStatistic, WeightStatistic
-from sparsestudy.regularizers import match
+from sparsestudy.regularizers import Layer, match
 from sparsestudy.space import ARM, Scalar, SearchSpace, fill
 from sparsestudy.specfile import Draft
 from sparsestudy.study import StudySpec, derive_seed
 from sparsestudy.training.inspection import filters
 from sparsestudy.training.loop import Trainer
-from sparsestudy.training.probe import Layer
 from sparsestudy.trial import SCALARS, TrialConfig
 
 TRIAL_OVERHEAD_SECONDS = 0.3

@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     field_validator,
+    model_validator,
 )
 
 from sparsestudy.values import Arguments, DomainValue, Name, Patterns, Strength, Target, Value
@@ -200,12 +201,39 @@ class MeasuresSpec(Section):
     probe_size: int = Field(256, gt=1, description="Fixed images of each probe set (training, validation).")
 
 
+class ConstraintSpec(Section):
+    """What a configuration must fulfil to be selected."""
+
+    metric: str = Field(description="best/… or final/… and a scalar metric, as in an objective.")
+    at_most: float | None = Field(None, description="Largest value allowed.")
+    at_least: float | None = Field(None, description="Smallest value allowed.")
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> ConstraintSpec:
+        if self.at_most is None and self.at_least is None:
+            raise ValueError("needs at_most, at_least or both")
+        return self
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is allowed."""
+        above = self.at_least is None or value >= self.at_least
+        return above and (self.at_most is None or value <= self.at_most)
+
+    def __str__(self) -> str:
+        bounds = (("at least", self.at_least), ("at most", self.at_most))
+        return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+
+
 class SelectionSpec(Section):
     """How the configuration to ship is chosen; read by the selection step, changes no trial."""
 
     finalists: int = Field(3, gt=0, description="Configurations re-run on fresh seeds.")
     seeds: int = Field(3, gt=0, description="Fresh seeds per finalist.")
-    rule: Literal["mean", "lower_bound", "probability_best"] = Field("mean", description="What decides.")
+    rule: Literal["mean", "lower_bound", "probability_best"] = Field(
+        "mean", description="mean, lower_bound (95 % bound on the bad side) or probability_best."
+    )
+    constraints: tuple[ConstraintSpec, ...] = Field((), description="Such as metric: final/gap/loss, at_most: 0.1.")
+    weights: dict[str, float] = Field({}, description="Several objectives: weight of each by metric; default 1.")
 
 
 class BudgetSpec(Section):

@@ -229,14 +229,15 @@ def short_names(layers: Iterable[str]) -> dict[str, str]:
 
 
 def trial_label(config: TrialConfig) -> str:
-    """A name a person recognises a trial by, such as ``perplexity·λ0.12·conv2 τ0.35``."""
+    """A name a person recognises a trial by, such as ``perplexity·λ0.12·conv2 τ0.35``, and whose λ it is."""
     parts = [config.arm]
     for method in config.methods:
+        owner = f"{method['method']} " if len(config.methods) > 1 else ""
         strength = method.get("strength")
         if isinstance(strength, Mapping):
-            parts.append("λ" + "/".join(f"{v:.3g}" for v in strength.values()))
+            parts.append(f"{owner}λ" + "/".join(f"{v:.3g}" for v in strength.values()))
         elif strength is not None:
-            parts.append(f"λ{strength:.3g}")
+            parts.append(f"{owner}λ{strength:.3g}")
         targets = method.get("targets") or {}
         parts += [f"{short} τ{targets[layer]:.2g}" for layer, short in short_names(targets).items()]
     parts += [f"{k.rpartition('.')[2]} {_brief(v)}" for k, v in config.parameters.items() if "." in k and "/" not in k]

@@ -8,13 +8,14 @@ Source: standard (Szegedy et al. 2016).
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-from sparsestudy.regularizers._regularizer import Regularizer, Single, Step
+from sparsestudy.regularizers._regularizer import Reads, Regularizer, Single
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 
@@ -33,7 +34,7 @@ def smoothing_term(logits: Tensor, labels: Tensor) -> Tensor:
 class LabelSmoothing(Regularizer):
     """Label smoothing of the cross-entropy."""
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "logits"
+    reads: ClassVar[Reads] = "logits"
     strength_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.01, high=0.4)}
 

@@ -16,13 +16,15 @@ from pydantic import Field
 from torch import Tensor
 
 from sparsestudy.measures.hyperspherical_energy import hyperspherical_energy
-from sparsestudy.regularizers._regularizer import Single, Step, WeightRegularizer
+from sparsestudy.regularizers._regularizer import Single, WeightRegularizer
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 
 class MHE(WeightRegularizer):
-    """Hyperspherical energy of all chosen weights; a layer with fewer than two filters is left out."""
+    """Hyperspherical energy of all chosen weights."""
 
+    compares: ClassVar[bool] = True
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-2, high=10.0, log=True)}
 
@@ -33,10 +35,10 @@ class MHE(WeightRegularizer):
 
     def penalty(self, step: Step) -> Tensor:
         """Sum over chosen weights of `hyperspherical_energy`; the network's last weight counts as the output layer."""
-        output = list(step.weights)[-1] if len(step.weights) > 1 else ""
+        output = step.output_weight
         terms = [
             10 * self._energy(rows, False) if name == output else self._energy(rows, self.half_space)
-            for name, rows in self.filters(step, least=2).items()
+            for name, rows in self.filters(step).items()
         ]
         return self.summed(terms, step)
 

@@ -60,14 +60,14 @@ class TrialWorker(Trainable):
         """Add epochs to the parcel until it is full; returns whether the trial is complete."""
         if self._measurements is None:
             self._config = TrialConfig.model_validate_json(self._task["trial"])
-            self._measurements = iter(Trainer(self._config))
+            self._trainer = Trainer(self._config)
+            self._measurements = iter(self._trainer)
         started = time.monotonic()
         for measurement in self._measurements:
             parcel.append(measurement)
-            done = measurement.epoch + 1
-            if done == self._config.training.epochs:
+            if self._trainer.done:
                 return True
-            if done in self._task["rungs"] or time.monotonic() - started > PARCEL_SECONDS:
+            if measurement.epoch + 1 in self._task["rungs"] or time.monotonic() - started > PARCEL_SECONDS:
                 return False
         raise AssertionError("a trial ends at its last epoch")
 

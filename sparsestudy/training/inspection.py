@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparsestudy import measures
 from sparsestudy.measures import NetworkStatistic, WeightStatistic
+from sparsestudy.regularizers import trained_weights
 from sparsestudy.study import derive_seed
 from sparsestudy.training.data import Split
 from sparsestudy.trial import TrialConfig
@@ -73,8 +74,7 @@ def filters(model: nn.Module) -> dict[str, Tensor]:
         >>> [*filters(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))]
         ['0']
     """
-    named = model.named_parameters()
-    return {name.removesuffix(".weight"): p.detach() for name, p in named if p.dim() >= 2 and p.requires_grad}
+    return {name.removesuffix(".weight"): weight.detach() for name, weight in trained_weights(model).items()}
 
 
 def nested(numbers: Mapping[Place, float]) -> dict[str, dict[str, dict[str, float | None]]]:

@@ -19,12 +19,12 @@ from torch.nn.functional import cross_entropy
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import DivergedError
 from sparsestudy.measures import LayerStatistic, OutputStatistic
-from sparsestudy.regularizers import Regularizer, Step
 from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
 from sparsestudy.training.data import Dataset, Split
 from sparsestudy.training.inspection import Inspection, Place, nested
-from sparsestudy.training.probe import Probe, sites
+from sparsestudy.training.probe import Probe, find_layers
+from sparsestudy.training.update import Updater
 from sparsestudy.trial import Measurement, TrialConfig
 
 TRAIN_EXAMPLES_EVALUATED = 2048
@@ -61,6 +61,7 @@ class Trainer:
     Attributes:
         model: The network; trained as far as the iteration has come.
         dataset: The data, with the splits this trial must not look at still in it.
+        done: Whether the latest measurement is the last one, because the epochs or a method's patience have run out.
     """
 
     def __init__(self, config: TrialConfig) -> None:
@@ -77,60 +78,54 @@ class Trainer:
         chosen = {name: measures.get(name) for name in config.measures.names}
         self._statistics = {name: s for name, s in chosen.items() if isinstance(s, LayerStatistic)}
         self._answers = {name: s for name, s in chosen.items() if isinstance(s, OutputStatistic)}
-        self._inspection = Inspection.of(self.model, config)
         self._sums: dict[tuple[str, str], measures.Sums] = {}
         self._measuring = False
+        self.done = False
 
     def __iter__(self) -> Iterator[Measurement]:
         config, model = self.config, self.model
         methods = [regularizers.get(**method) for method in config.methods]
-        optimizer = _optimizer(config.training, model)
+        losses: list[float] = []
         with ExitStack() as stack:
+            layers = find_layers(model, self._train.inputs[:2])
+            for method in methods:
+                for handle in method.install(model, layers):
+                    stack.callback(handle.remove)
+            model.to(self._train.inputs)
+            inspection = Inspection.of(model, config)
             penalized = Probe(model, lambda layer: any(method.acts_on(layer) for method in methods))
             measured = Probe(model, config.measures.layers, self._on_activation)
             for probe in (penalized, measured):
                 stack.enter_context(probe)
                 probe.enabled = False
-            for method in methods:
-                for handle in method.install(model, sites(model)):
-                    stack.callback(handle.remove)
+            update = Updater(
+                model, methods, _optimizer(config.training, model), cross_entropy, penalized,
+                seed=config.seed, precision=config.training.precision,
+            )  # fmt: skip
             for epoch in range(config.training.epochs):
                 started = time.perf_counter()
-                penalized.enabled = any(method.reads == "activations" for method in methods)
-                penalty, rate = self._epoch(epoch, methods, optimizer, penalized)
-                penalized.enabled = False
-                yield self._measure(epoch, penalty, rate, measured, started)
+                penalty, rate = self._epoch(epoch, update)
+                measurement = self._measure(epoch, penalty, rate, measured, inspection, started)
+                losses.append(measurement.validation_loss)
+                self.done = epoch + 1 == config.training.epochs or any(method.stops(losses) for method in methods)
+                yield measurement
+                if self.done:
+                    return
 
-    def _epoch(
-        self, epoch: int, methods: list[Regularizer], optimizer: torch.optim.Optimizer, probe: Probe
-    ) -> tuple[Tensor, float]:
+    def _epoch(self, epoch: int, update: Updater) -> tuple[Tensor, float]:
         """Train one epoch; returns the mean penalty per step (0-d) and the last learning rate."""
-        spec, model, device = self.config.training, self.model, self.config.device
-        weights = {name: p for name, p in model.named_parameters() if p.dim() >= 2 and p.requires_grad}
-        model.train()
-        rate, total = 0.0, torch.zeros((), device=device)
+        spec = self.config.training
+        self.model.train()
+        rate, total = 0.0, torch.zeros((), device=self.config.device)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
             batches = self._shuffled_batches()
             for step, (inputs, labels) in enumerate(batches):
                 progress = epoch + step / len(batches)
                 rate = spec.optimizer.lr * schedule_factor(spec.schedule, progress, spec.epochs)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                with torch.autocast(device, torch.bfloat16, enabled=spec.precision == "bfloat16"):
-                    logits = model(inputs)
-                    loss = cross_entropy(logits, labels)
-                seen = Step(
-                    activations=probe.activations, weights=weights, logits=logits, labels=labels, epoch=progress
-                )
-                penalties = [p for method in methods if (p := method.penalty(seen)) is not None]
-                if penalties:
-                    penalty = torch.stack(penalties).sum()
-                    total += penalty.detach()
-                    loss = loss + penalty
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                penalty = update(inputs, labels, epoch=progress, rate=rate)
+                if penalty is not None:
+                    total += penalty
         return total / len(batches), rate
 
     def _shuffled_batches(self) -> list[tuple[Tensor, Tensor]]:
@@ -142,14 +137,16 @@ class Trainer:
         inputs, labels = self._train.inputs[order], self._train.labels[order]
         return list(zip(inputs.split(size), labels.split(size), strict=True))
 
-    def _measure(self, epoch: int, penalty: Tensor, rate: float, probe: Probe, started: float) -> Measurement:
+    def _measure(
+        self, epoch: int, penalty: Tensor, rate: float, probe: Probe, inspection: Inspection, started: float
+    ) -> Measurement:
         last = self.config.training.epochs - 1
         measured = probe.enabled = epoch % self.config.measures.every == 0 or epoch == last
         results = self._evaluate("train", self._train, TRAIN_EXAMPLES_EVALUATED, measured)
         results |= self._evaluate("validation", self._search, len(self._search.labels), measured)
         probe.enabled = False
         if measured:
-            results |= self._inspection.values(self.model, self._train)
+            results |= inspection.values(self.model, self._train)
         # The only copy off the device in the whole epoch.
         mean_penalty, *values = torch.stack([v.double() for v in (penalty, *results.values())]).tolist()
         numbers = dict(zip(results, values, strict=True))

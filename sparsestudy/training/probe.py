@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsestudy.errors import NotFoundError, listing
-from sparsestudy.regularizers import match, nth_use
+from sparsestudy.regularizers import Layer, evaluating, match, nth_use
 
 NONLINEARITIES: tuple[type[nn.Module], ...] = (
     nn.ReLU,
@@ -40,14 +39,6 @@ NONLINEARITIES: tuple[type[nn.Module], ...] = (
     nn.Sigmoid,
     nn.Hardsigmoid,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A place to look at: its name and the shape of one example's activations, ``(C, *spatial)``."""
-
-    name: str
-    shape: tuple[int, ...]
 
 
 def sites(model: nn.Module) -> dict[str, nn.Module]:
@@ -77,21 +68,29 @@ def discover(model: nn.Module, example: Tensor) -> list[Layer]:
     Raises:
         NotFoundError: The network has no non-linearity that is a module.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with Probe(model) as probe, torch.no_grad():
-            model(example)
-            layers = [Layer(name=name, shape=tuple(a.shape[1:])) for name, a in probe.activations.items()]
-    finally:
-        for module, training in modes:
-            module.training = training
+    layers = find_layers(model, example)
     if not layers:
         raise NotFoundError(
             f"{type(model).__name__} has no non-linearity that is a module, so no layer can be observed; functional "
             f"calls such as F.relu(x) are invisible: use nn.ReLU() and its relatives"
         )
     return layers
+
+
+def find_layers(model: nn.Module, example: Tensor) -> list[Layer]:
+    """Like `discover`, but no layer is an empty list."""
+    places = sites(model)
+    with Probe(model) as probe, torch.no_grad(), evaluating(model):
+        model(example)
+    return [_layer(name, activations, places) for name, activations in probe.activations.items()]
+
+
+def _layer(name: str, activations: Tensor, places: Mapping[str, nn.Module]) -> Layer:
+    site, _, use = name.partition("#")
+    module = places[site]
+    last = next(m for m in reversed(list(module.modules())) if isinstance(m, NONLINEARITIES))
+    shape = tuple(activations.shape[1:])
+    return Layer(name=name, shape=shape, module=module, nonlinearity=last, use=int(use or 1))
 
 
 class Probe:
