@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +21,17 @@ from sparsestudy.measures import LayerStatistic
 from sparsestudy.regularizers import Layer, LayerRegularizer, WeightRegularizer, survey
 from sparsestudy.space import Domain, Parameter, Scalar, SearchSpace, Uniform, fill, leaves
 from sparsestudy.specfile import Draft, Path_, describe, spell
-from sparsestudy.study import ArmSpec, DataSpec, MethodSpec, ModelSpec, Section, StoppingSpec, StudySpec, TrainingSpec
+from sparsestudy.study import (
+    ArmSpec,
+    DataSpec,
+    MethodSpec,
+    ModelSpec,
+    Section,
+    StoppingSpec,
+    StudySpec,
+    TaskName,
+    TrainingSpec,
+)
 from sparsestudy.training import data, models
 from sparsestudy.training.probe import discover, expand
 from sparsestudy.trial import SCALARS, SPARSITY, objective_names
@@ -30,6 +40,7 @@ from sparsestudy.values import AUTO
 T = TypeVar("T")
 Template = dict[str, Any]
 SEARCHABLE = ("training", "model.arguments", "data")
+_LABELS = {"classification": "classes", "regression": "numbers to predict"}
 
 
 class Checker:
@@ -97,7 +108,7 @@ class Checker:
     def _build(self, spec: ModelSpec, dataset: data.Dataset | None, path: Path_ | None = None) -> nn.Module | None:
         assert dataset is not None
         with torch.random.fork_rng():
-            build = functools.partial(models.build, spec, dataset.input_shape, dataset.classes)
+            build = functools.partial(models.build, spec, dataset.input_shape, dataset.outputs)
             return self._attempt(build, path or ("model", "name"), path)
 
     def _attempt(self, make: Callable[[], T], otherwise: Path_, path: Path_ | None) -> T | None:
@@ -178,6 +189,7 @@ class Checker:
         except NotFoundError as error:
             self.add(named, str(error))
             return
+        self._task(named, spec.method, kind.tasks)
         template: Template = {"method": spec.method}
         for key, value in spec.template().items():
             if key not in kind.model_fields:
@@ -206,6 +218,12 @@ class Checker:
         self._corners(path, template)
         self.templates[arm][prefix] = template
 
+    def _task(self, path: Path_, name: str, tasks: Sequence[TaskName]) -> None:
+        """Note it if a method or measure cannot be used for what the labels ask for."""
+        if self.dataset is not None and self.dataset.task not in tasks:
+            has, needs = _LABELS[self.dataset.task], _LABELS[tasks[0]]
+            self.add(path, f"{name} needs {needs}; the data set {self.spec.data.name} has {has}")
+
     def _corners(self, path: Path_, template: Template) -> None:
         """Build the method at every corner of its domains, one domain at a time."""
         kind = regularizers.kind(template["method"])
@@ -232,10 +250,13 @@ class Checker:
         spec = self.spec.measures
         found: list[measures.Statistic] = []
         for index, name in enumerate(spec.names):
+            here = self._entry(("measures", "names"), name, index)
             try:
                 found.append(measures.get(name))
             except NotFoundError as error:
-                self.add(self._entry(("measures", "names"), name, index), str(error))
+                self.add(here, str(error))
+            else:
+                self._task(here, name, found[-1].tasks)
         outputs = [output for measure in found if isinstance(measure, LayerStatistic) for output in measure.outputs]
         if found and spec.main not in outputs:
             others = [output for measure in found for output in measure.outputs]
@@ -297,6 +318,10 @@ class Checker:
         elif isinstance(changed, ModelSpec):
             model = changed
         if dataset is None or not self.layers:
+            return
+        if self.dataset is not None and dataset.task != self.dataset.task:
+            has, had = _LABELS[dataset.task], _LABELS[self.dataset.task]
+            self.add(here, f"{shown(value)} gives the data {has} instead of {had}; all trials of a study need the same")
             return
         built = self._build(model, dataset, here)
         if built is not None and _names(self._discover(built, dataset)) != _names(self.layers):

@@ -34,6 +34,7 @@ from sparsestudy.tracking.ledger import Lease, Ledger
 from sparsestudy.tracking.mlflow_tracker import QUIET, Tracker, default_uri
 from sparsestudy.trial import Measurement, Trial, TrialState
 from sparsestudy.values import DOMAIN_SCHEMA
+from sparsestudy.words import called
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,7 +185,7 @@ def _tracker(study: Study) -> Tracker:
         title = f"{study.name} · trial {trial.number} · {trial.config.arm}"
         return {
             "trajectory.parquet": _parquet(table.trajectory_table(trajectory)),
-            "sparsity.png": heatmap_png(trajectory, main, title=title),
+            "sparsity.png": heatmap_png(trajectory, main, title=title, task=trial.config.task),
         }
 
     return Tracker(Ledger.in_folder(study.folder), study.record, study.folder, artifacts)
@@ -225,7 +226,10 @@ def _conclude(study: Study, source: Path, planned: Plan, interrupted: bool, deli
 
 
 def _best_yaml(spec: StudySpec, best: Trial, study: str) -> str:
-    values = ", ".join(f"{o.metric} = {v:.4g}" for o, v in zip(spec.search.objectives, best.values, strict=True))
+    values = ", ".join(
+        f"{called(o.metric, best.config.task)} = {v:.4g}"
+        for o, v in zip(spec.search.objectives, best.values, strict=True)
+    )
     comment = (
         f"The best configuration of study {study!r}: trial {best.number}, {values} on the search split.\n"
         f"Best of {spec.search.trials or 'all'} trials on the split that chose it, so expect less on new data."

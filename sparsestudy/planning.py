@@ -13,7 +13,7 @@ from sparsestudy.measures import NetworkStatistic, OutputStatistic, WeightStatis
 from sparsestudy.regularizers import Layer, match
 from sparsestudy.space import ARM, Scalar, SearchSpace, fill
 from sparsestudy.specfile import Draft
-from sparsestudy.study import StudySpec, derive_seed
+from sparsestudy.study import StudySpec, TaskName, derive_seed
 from sparsestudy.training.inspection import filters
 from sparsestudy.training.loop import Trainer
 from sparsestudy.trial import SCALARS, TrialConfig
@@ -31,7 +31,9 @@ class Plan:
     Attributes:
         spec: The study.
         sizes: Examples of each split.
-        classes: Number of classes.
+        task: What the labels ask for.
+        classes: Number of classes; 0 where numbers are predicted.
+        label_mean, label_std: Of those numbers in training, in the data's own unit; 0 and 1 for classes.
         input_shape: Shape of one example.
         layers: Layers of the network in the order of a forward pass.
         weights: Number of trainable parameters of the network.
@@ -42,7 +44,10 @@ class Plan:
 
     spec: StudySpec
     sizes: Mapping[str, int]
+    task: TaskName
     classes: int
+    label_mean: float
+    label_std: float
     input_shape: tuple[int, ...]
     layers: tuple[Layer, ...]
     weights: int
@@ -73,6 +78,7 @@ class Plan:
                 "seed": seed,
                 "threads": spec.resources.cpus,
                 "device": "cuda" if spec.resources.gpus else "cpu",
+                "task": self.task,
             }
         )
 
@@ -138,7 +144,10 @@ def resolve(draft: Draft) -> Plan:
             "selection": len(checker.dataset.selection.labels),
             "test": len(checker.dataset.test.labels),
         },
+        task=checker.dataset.task,
         classes=checker.dataset.classes,
+        label_mean=checker.dataset.label_mean,
+        label_std=checker.dataset.label_std,
         input_shape=checker.dataset.input_shape,
         layers=tuple(checker.layers),
         weights=sum(p.numel() for p in checker.model.parameters() if p.requires_grad),

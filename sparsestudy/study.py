@@ -20,6 +20,9 @@ from pydantic import (
 
 from sparsestudy.values import Arguments, DomainValue, Name, Patterns, Strength, Target, Value
 
+TaskName = Literal["classification", "regression"]
+"""What labels ask of a network: the class of an example, or a number. It follows from their type, not a setting."""
+
 
 class Section(BaseModel):
     """Base of every part of a study file: frozen, strict about types, closed to unknown keys."""
@@ -43,11 +46,22 @@ class SplitSpec(Section):
 class DataSpec(Section):
     """Which data, how much of it, and how much of it is wrong."""
 
-    name: str = Field("digits", description="Built-in name, or package.module:function returning (inputs, labels).")
+    name: str = Field(
+        "digits",
+        description="Built-in name, or package.module:function returning (inputs, labels); integer labels are classes, "
+        "floating-point ones numbers to predict.",
+    )
     arguments: Arguments = Field({}, description="Keyword arguments of the loader, such as root or resize.")
     train_size: int | None = Field(None, gt=0, description="Training examples; null: all that the splits leave.")
-    label_noise: float = Field(0.0, ge=0, lt=1, description="Share of training labels replaced by a wrong class.")
-    splits: SplitSpec = Field(SplitSpec(), description="Sizes of the evaluation splits, all stratified by class.")
+    label_noise: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of training labels replaced by a wrong class, or by another example's number.",
+    )
+    splits: SplitSpec = Field(
+        SplitSpec(), description="Sizes of the evaluation splits, stratified by class where labels are classes."
+    )
     seed: int = Field(0, ge=0, description="Seed of splits and label noise; the same for every trial.")
 
 
@@ -145,7 +159,8 @@ class ObjectiveSpec(Section):
 
     metric: str = Field(
         "best/validation/accuracy",
-        description="best/… (value at the epoch of lowest validation loss) or final/… and a scalar metric.",
+        description="best/… (value at the epoch of lowest validation loss) or final/… and a scalar metric; accuracy is "
+        "the share of right answers, or R² where numbers are predicted.",
     )
     direction: Literal["minimize", "maximize"] = Field("maximize", description="minimize or maximize.")
 
@@ -198,7 +213,7 @@ class MeasuresSpec(Section):
     main: str = Field("perplexity", description="The statistic shown as one series per layer.")
     layers: Patterns = Field(("*",), description="Layer patterns.")
     every: int = Field(1, gt=0, description="Epochs between measurements; the last epoch is always measured.")
-    probe_size: int = Field(256, gt=1, description="Fixed images of each probe set (training, validation).")
+    probe_size: int = Field(256, gt=1, description="Fixed examples of each probe set (training, validation).")
 
 
 class ConstraintSpec(Section):

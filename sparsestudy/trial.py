@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from sparsestudy.space import Scalar
-from sparsestudy.study import DataSpec, MeasuresSpec, ModelSpec, Section, TrainingSpec
+from sparsestudy.study import DataSpec, MeasuresSpec, ModelSpec, Section, TaskName, TrainingSpec
 
 
 class TrialConfig(Section):
@@ -34,6 +34,7 @@ class TrialConfig(Section):
     seed: int = Field(ge=0, description="Seed of this trial's weights, shuffles and noise.")
     threads: int = Field(1, gt=0, description="Threads of one process; part of what makes numbers repeatable.")
     device: Literal["cpu", "cuda"] = "cpu"
+    task: TaskName = Field("classification", description="How its metrics are to be called; training asks the data.")
 
 
 class TrialState(StrEnum):
@@ -107,8 +108,11 @@ class Measurement:
 
     Attributes:
         epoch: Counted from 0.
-        train_loss, validation_loss: Mean cross-entropy in nats, network in evaluation mode, after the epoch.
-        train_accuracy, validation_accuracy: Share of correct answers in [0, 1].
+        train_loss, validation_loss: Network in evaluation mode, after the epoch. Classification: mean cross-entropy in
+            nats. Regression: mean squared error, in units of the training targets' variance.
+        train_accuracy, validation_accuracy: Classification: share of correct answers in [0, 1]. Regression: R², the
+            coefficient of determination on the same examples: 1 is perfect, 0 is their mean as every answer, below 0
+            is worse than that.
         penalty: Mean over the epoch's steps of what the regularisers added to the loss.
         learning_rate: At the last step of the epoch.
         seconds: Wall clock of the epoch, evaluation included.

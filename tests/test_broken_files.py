@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from sparsestudy import cli, planning, specfile
 from sparsestudy.errors import SpecError
@@ -72,6 +73,20 @@ def deep(input_shape: tuple[int, ...], classes: int, depth: int = 1) -> nn.Modul
     width = input_shape[0] * input_shape[1] * input_shape[2]
     hidden = [module for _ in range(depth) for module in (nn.Linear(width, width), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, classes))
+
+
+def labelled(kind: str) -> tuple[Tensor, Tensor]:
+    """Sixty examples with labels of a kind, for the table."""
+    turn = torch.arange(60) % 3
+    kinds = {
+        "classes": turn,
+        "numbers": turn.double(),
+        "column": turn.double()[:, None],
+        "missing": torch.where(torch.arange(60) == 7, torch.nan, turn.double()),
+        "constant": torch.full((60,), 3.0),
+        "ages": 20 + turn,
+    }
+    return torch.zeros(60, 4), kinds[kind]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["case"] for case in CASES])

@@ -8,6 +8,8 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from sparsestudy.study import TaskName
+
 Sums: TypeAlias = dict[str, Tensor]
 
 
@@ -16,6 +18,9 @@ class Statistic(ABC):
 
     outputs: ClassVar[tuple[str, ...]]
     """Names of the values it computes, no two statistics sharing one; of a layer's, the first is its own name."""
+
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification", "regression")
+    """Tasks it can be used for."""
 
 
 class LayerStatistic(Statistic):
@@ -70,9 +75,9 @@ class NetworkStatistic(Statistic):
         """Values as 0-d tensors by output name; NaN where undefined.
 
         Args:
-            model: Maps ``[B, ...]`` to logits ``[B, classes]``; measured in evaluation mode.
+            model: Maps ``[B, ...]`` to logits ``[B, classes]`` or predictions ``[B, 1]``; measured in evaluation mode.
             inputs: ``[B, ...]``.
-            labels: Classes ``[B]``.
+            labels: Classes ``[B]``, or numbers to predict.
             seed: What randomness it needs is drawn from this alone, so that epochs of a trial see the same draws.
         """
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sparsestudy.measures._statistic import OutputStatistic, Sums, mean_of
+from sparsestudy.study import TaskName
 
 UNIT = 0.01
 """Margins below this are resolved absolutely, those above relatively."""
@@ -66,6 +67,7 @@ class Margins(OutputStatistic):
     """Outputs: ``margin_mean``, ``margin_std``, ``margin_negative``, ``margin_q10``."""
 
     outputs: ClassVar[tuple[str, ...]] = ("margin_mean", "margin_std", "margin_negative", "margin_q10")
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
 
     def update(self, logits: Tensor, labels: Tensor) -> Sums:
         """See `OutputStatistic.update`; in float64."""

@@ -26,6 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from sparsestudy.measures._network import logits_of, undisturbed
 from sparsestudy.measures._statistic import NetworkStatistic
+from sparsestudy.study import TaskName
 
 SCALE = 0.1
 """Standard deviation of the noise on a weight of one."""
@@ -63,6 +64,7 @@ class Sharpness(NetworkStatistic):
     """Output: ``sharpness``."""
 
     outputs: ClassVar[tuple[str, ...]] = ("sharpness",)
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
 
     def compute(self, model: nn.Module, inputs: Tensor, labels: Tensor, seed: int) -> dict[str, Tensor]:
         """See `NetworkStatistic.compute`."""

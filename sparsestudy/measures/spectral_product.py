@@ -25,6 +25,7 @@ from sparsestudy.measures._network import batch_norms, logits_of, undisturbed
 from sparsestudy.measures._statistic import NetworkStatistic, as_rows
 from sparsestudy.measures.margins import lowest_tenth, margin
 from sparsestudy.measures.weight_norms import spectral_norm
+from sparsestudy.study import TaskName
 
 
 def log_spectral_product(model: nn.Module) -> Tensor:
@@ -45,6 +46,7 @@ class SpectralProduct(NetworkStatistic):
     """Outputs: ``spectral_product`` and ``spectral_product_margin``."""
 
     outputs: ClassVar[tuple[str, ...]] = ("spectral_product", "spectral_product_margin")
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
 
     def compute(self, model: nn.Module, inputs: Tensor, labels: Tensor, seed: int) -> dict[str, Tensor]:
         """See `NetworkStatistic.compute`."""

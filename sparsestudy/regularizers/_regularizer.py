@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from sparsestudy.errors import listing
 from sparsestudy.regularizers._step import Layer, Network, Step, Weight, match
 from sparsestudy.space import Domain
+from sparsestudy.study import TaskName
 
 Number: TypeAlias = float | Tensor
 Reads: TypeAlias = Literal["activations", "weights", "logits", "features", "inputs", "nothing"]
@@ -55,6 +56,9 @@ class Regularizer(BaseModel, ABC):
 
     reads: ClassVar[Reads] = "nothing"
     """What `penalty` needs; activations of other layers than those it acts on are not kept."""
+
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification", "regression")
+    """Tasks it can be used for."""
 
     strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     """Allowed strengths: low included, high excluded."""

@@ -28,8 +28,8 @@ class Step:
             mode, with their graph; the same forward pass as the loss.
         weights: Parameter name to tensor, for parameters of two or more dimensions: no biases, no norm gains.
         grouped: Names of weights whose filters see different inputs: grouped and depthwise convolutions.
-        logits: Outputs of the network ``[B, classes]``, with their graph.
-        labels: Classes ``[B]``.
+        logits: Outputs of the network ``[B, classes]``, or ``[B, 1]`` where a number is predicted, with their graph.
+        labels: Classes ``[B]``, or numbers to predict.
         features: Inputs ``[B, A]`` of the last linear layer, with their graph.
         inputs: Inputs of the network ``[B, ...]``.
         network: The network.

@@ -20,6 +20,7 @@ from sparsestudy.specfile import dump_yaml
 from sparsestudy.tracking.environment import environment_tags, installed
 from sparsestudy.tracking.ledger import Delivery, Ledger, StudyRecord
 from sparsestudy.trial import Measurement, Trial, TrialState, short_names, trial_label
+from sparsestudy.words import UNITS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -228,6 +229,8 @@ class Tracker:
             "sparsestudy.study": self._record.name,
             "sparsestudy.trial": str(trial.number),
             "sparsestudy.arm": config.arm,
+            "sparsestudy.task": config.task,
+            **({"mlflow.note.content": UNITS[config.task]} if UNITS[config.task] else {}),
             "sparsestudy.methods": "+".join(str(method["method"]) for method in config.methods),
             **{f"sparsestudy.parameter.{mlflow_key(name)}": str(v) for name, v in config.parameters.items()},
         }

@@ -14,7 +14,6 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import DivergedError
@@ -24,6 +23,7 @@ from sparsestudy.training import data, models
 from sparsestudy.training.data import Dataset, Split
 from sparsestudy.training.inspection import Inspection, Place, nested
 from sparsestudy.training.probe import Probe, find_layers
+from sparsestudy.training.tasks import TASKS
 from sparsestudy.training.update import Updater
 from sparsestudy.trial import Measurement, TrialConfig
 
@@ -70,9 +70,10 @@ class Trainer:
         torch.set_num_threads(config.threads)
         dtype = torch.float64 if config.training.precision == "float64" else torch.float32
         self.dataset: Dataset = data.load(config.data)
+        self._task = TASKS[self.dataset.task]
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(config.seed, "weights"))
-            self.model = models.build(config.model, self.dataset.input_shape, self.dataset.classes)
+            self.model = models.build(config.model, self.dataset.input_shape, self.dataset.outputs)
         self.model.to(device=config.device, dtype=dtype)
         self._train, self._search = (_to(s, config.device, dtype) for s in (self.dataset.train, self.dataset.search))
         chosen = {name: measures.get(name) for name in config.measures.names}
@@ -99,7 +100,7 @@ class Trainer:
                 stack.enter_context(probe)
                 probe.enabled = False
             update = Updater(
-                model, methods, _optimizer(config.training, model), cross_entropy, penalized,
+                model, methods, _optimizer(config.training, model), self._task.loss, penalized,
                 seed=config.seed, precision=config.training.precision,
             )  # fmt: skip
             for epoch in range(config.training.epochs):
@@ -151,6 +152,7 @@ class Trainer:
         mean_penalty, *values = torch.stack([v.double() for v in (penalty, *results.values())]).tolist()
         numbers = dict(zip(results, values, strict=True))
         loss = {split: numbers[split, "", "loss"] for split in ("train", "validation")}
+        accuracy = numbers["validation", "", "accuracy"]
         for name, value in (("train loss", loss["train"]), ("penalty", mean_penalty)):
             if not math.isfinite(value):
                 raise DivergedError(
@@ -161,7 +163,8 @@ class Trainer:
             train_loss=loss["train"],
             train_accuracy=numbers["train", "", "accuracy"],
             validation_loss=loss["validation"] if math.isfinite(loss["validation"]) else sys.float_info.max,
-            validation_accuracy=numbers["validation", "", "accuracy"],
+            # Shares always are; R² is not where predictions have left all bounds.
+            validation_accuracy=accuracy if math.isfinite(accuracy) else -sys.float_info.max,
             penalty=mean_penalty,
             learning_rate=rate,
             seconds=time.perf_counter() - started,
@@ -180,18 +183,17 @@ class Trainer:
         chosen, answers = self._answers if measured else {}, dict[str, measures.Sums]()
         inputs, labels = split.inputs[:limit], split.labels[:limit]
         probe_size = self.config.measures.probe_size
-        loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
-        correct = torch.zeros((), dtype=torch.float64, device=inputs.device)
+        found = torch.zeros((), dtype=torch.float64, device=inputs.device)
         for start in range(0, len(labels), probe_size):
             self._measuring = start == 0  # the probe set is the first chunk
             chunk = slice(start, start + probe_size)
             logits = self.model(inputs[chunk])
-            loss += cross_entropy(logits, labels[chunk], reduction="sum")
-            correct += (logits.argmax(1) == labels[chunk]).sum()
+            found = found + self._task.sums(logits, labels[chunk])
             for key, statistic in chosen.items():
                 sums = statistic.update(logits, labels[chunk])
                 answers[key] = measures.merge(answers[key], sums) if key in answers else sums
-        values = {(name, "", "loss"): loss / len(labels), (name, "", "accuracy"): correct / len(labels)}
+        loss, accuracy = self._task.results(found)
+        values = {(name, "", "loss"): loss, (name, "", "accuracy"): accuracy}
         for (layer, key), sums in self._sums.items():
             values |= {(name, layer, output): v for output, v in self._statistics[key].compute(sums).items()}
         for key, sums in answers.items():
@@ -232,4 +234,5 @@ def _optimizer(spec: TrainingSpec, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _to(split: Split, device: str, dtype: torch.dtype) -> Split:
-    return Split(inputs=split.inputs.to(device=device, dtype=dtype), labels=split.labels.to(device))
+    labels = split.labels.to(device=device, dtype=dtype if split.labels.is_floating_point() else None)
+    return Split(inputs=split.inputs.to(device=device, dtype=dtype), labels=labels)

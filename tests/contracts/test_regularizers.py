@@ -170,6 +170,31 @@ def test_largest_recommended_strength_changes_training(name: str, model: str) ->
     assert all(value.isfinite().all() for value in found.values())
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "regression" in regularizers.kind(name).tasks])
+def test_trains_on_numbers_if_it_says_so(name: str) -> None:
+    config = TrialConfig(
+        study="contract",
+        number=0,
+        arm=name,
+        parameters={},
+        methods=({"method": name},),
+        data=DataSpec(name="diabetes", train_size=60, splits=SplitSpec(search=50, selection=20, test=20)),
+        model=ModelSpec(name="mlp", arguments=MODELS["mlp"]),
+        training=TrainingSpec(epochs=5, batch_size=20, optimizer=OptimizerSpec(lr=1e-3)),
+        measures=MeasuresSpec(every=5),
+        seed=3,
+    )
+    _, trajectory = fit(config)
+    assert all(math.isfinite(value) for m in trajectory for value in m.scalars().values())
+    assert trajectory[-1].train_loss < trajectory[0].train_loss
+
+
+def test_label_smoothing_alone_needs_classes() -> None:
+    assert [name for name in NAMES if regularizers.kind(name).tasks != ("classification", "regression")] == [
+        "label_smoothing"
+    ]
+
+
 @pytest.mark.parametrize("name", WITH_STRENGTH)
 def test_vmap_over_strengths_equals_a_loop(name: str) -> None:
     activations, weights = noise(4, 3, 2, 2), noise(4, 3)
