@@ -131,20 +131,21 @@ class Checker:
             return []
 
     def _expand(self, path: Path_, patterns: Mapping[str, Any], names: list[str] | None = None) -> dict[str, Any]:
-        """Patterns as one entry per layer (or name); a pattern that matches nothing is a problem of its own."""
+        """Patterns as one entry per layer (or weight, if named); a pattern that matches nothing is a problem."""
+        noun = "layer" if names is None else "weight"
         names = [layer.name for layer in self.layers] if names is None else names
         if not names:
             return {}
         good = {}
         for index, (pattern, value) in enumerate(patterns.items()):
             try:
-                expand({pattern: value}, names)
+                expand({pattern: value}, names, noun)
                 good[pattern] = value
             except NotFoundError as error:
                 hints = [*names, *(f"{name.rpartition('.')[0]}.*" for name in names if "." in name)]
                 self.add(self._entry(path, pattern, index), f"{error}{suggest(pattern, hints)}")
         try:
-            return expand(good, names)
+            return expand(good, names, noun)
         except ValueError as error:
             self.add(path, str(error))
             return {}
@@ -211,7 +212,11 @@ class Checker:
                 value = self._expand((*path, key), ranges)
             elif key == "layers":
                 names = self._weights() if issubclass(kind, WeightRegularizer) else None
+                if not value:
+                    self.add((*path, key), "an empty list of layer patterns; leave it out for all layers, or name some")
                 value = tuple(self._expand((*path, key), dict.fromkeys(value), names))
+                if not value:
+                    continue  # what is wrong has been said; that it leaves nothing to act on would be said twice
             template[key] = value
         if "targets" in template and "layers" in template and template["targets"]:
             self.add((*path, "layers"), "targets already choose the layers; give one of the two")

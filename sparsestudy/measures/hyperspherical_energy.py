@@ -39,21 +39,33 @@ EPSILON = 1e-4
 def hyperspherical_energy(
     filters: Tensor, power: int = 2, *, angular: bool = False, half_space: bool = True, epsilon: float = EPSILON
 ) -> Tensor:
-    """Energy of the rows of ``[N, d]``, N >= 2, a 0-d tensor.
+    """Energy of the rows of ``[..., N, d]``, N >= 2, of shape ``[...]``.
 
     Example:
         >>> round(hyperspherical_energy(torch.eye(3, dtype=torch.float64), 1, half_space=False, epsilon=0).item(), 6)
         0.707107
     """
-    rows = torch.cat([filters, -filters]) if half_space else filters
-    unit = rows / (rows.square().sum(1, keepdim=True) + epsilon).clamp(min=torch.finfo(rows.dtype).tiny).sqrt()
-    i, j = torch.triu_indices(len(rows), len(rows), 1, device=rows.device)
-    cosine = (unit @ unit.T)[i, j]
-    if angular:
-        turn = cosine.clamp(-1 + 1e-6, 1 - 1e-6).arccos() / math.pi + 1e-4
-        return (-turn.log() if power == 0 else 0.1 * turn.pow(-power)).mean()
-    chord = (2 - 2 * cosine).clamp(min=1e-6)
-    return (-chord.log() if power == 0 else chord.pow(-power / 2)).mean()
+
+    def repulsion(cosines: Tensor) -> Tensor:
+        if angular:
+            turn = cosines.clamp(-1 + 1e-6, 1 - 1e-6).arccos() / math.pi + 1e-4
+            return -turn.log() if power == 0 else 0.1 * turn.pow(-power)
+        chord = (2 - 2 * cosines).clamp(min=1e-6)
+        return -chord.log() if power == 0 else chord.pow(-power / 2)
+
+    tiny = torch.finfo(filters.dtype).tiny
+    unit = filters / (filters.square().sum(-1, keepdim=True) + epsilon).clamp(min=tiny).sqrt()
+    cosine = unit @ unit.mT
+    count = cosine.shape[-1]
+    itself = torch.eye(count, dtype=torch.bool, device=cosine.device)
+    apart = cosine.masked_fill(itself, 0)  # before the non-linearity, whose pole is where a filter meets itself
+    energy = repulsion(apart).masked_fill(itself, 0).sum((-2, -1))
+    if not half_space:
+        return energy / (count * (count - 1))
+    # Among 2N rows a pair stands twice as it is and twice with one filter reversed; every filter meets its own reverse.
+    reversed_ = repulsion(-apart).masked_fill(itself, 0).sum((-2, -1))
+    own = repulsion(-cosine.diagonal(dim1=-2, dim2=-1)).sum(-1)
+    return (energy + reversed_ + own) / (count * (2 * count - 1))
 
 
 class HypersphericalEnergy(WeightStatistic):

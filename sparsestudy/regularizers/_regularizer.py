@@ -36,6 +36,16 @@ def _number_per_layer(value: Any) -> Any:
     return _number(value)
 
 
+def is_zero(strength: Number) -> bool:
+    """Whether a strength is the plain number 0, at which a method should cost nothing.
+
+    Example:
+        >>> is_zero(0.0), is_zero(torch.zeros(()))  # a tensor may stand for many strengths
+        (True, False)
+    """
+    return not isinstance(strength, Tensor) and strength == 0
+
+
 _PER_LAYER_SCHEMA = {"anyOf": [{"type": "number"}, {"additionalProperties": {"type": "number"}}]}
 PerLayer = Annotated[Any, BeforeValidator(_number_per_layer), WithJsonSchema(_PER_LAYER_SCHEMA)]
 Single = Annotated[Any, BeforeValidator(_number), WithJsonSchema({"type": "number"})]
@@ -191,7 +201,7 @@ class WeightRegularizer(Regularizer):
         return found if chosen else ["the network has no weight that it could act on"]
 
     def filters(self, step: Step) -> dict[str, Tensor]:
-        """Chosen weights that it can act on by name, as matrices in float32 or better.
+        """Chosen weights that it can act on by name, as matrices in float32 or better; none at strength 0.
 
         Raises:
             KeyError: None of the weights matches; the message lists them.
@@ -199,6 +209,8 @@ class WeightRegularizer(Regularizer):
         chosen = {name: weight.flatten(1) for name, weight in step.weights.items() if self.acts_on_weight(name)}
         if not chosen:
             raise KeyError(f"{type(self).__name__} matches none of the weights: {listing(step.weights)}")
+        if is_zero(self.strength):
+            return {}
         wide = {name: rows if rows.dtype == torch.float64 else rows.float() for name, rows in chosen.items()}
         if not self.compares:
             return wide

@@ -166,7 +166,7 @@ class Probe:
         return hook
 
 
-def expand(patterns: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
+def expand(patterns: Mapping[str, Any], layers: list[str], noun: str = "layer") -> dict[str, Any]:
     """Resolve layer patterns: one entry per layer, in the order of the network.
 
     An exact name wins over a shell pattern.
@@ -174,6 +174,7 @@ def expand(patterns: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
     Args:
         patterns: Pattern to value.
         layers: Names of the layers there are.
+        noun: What to call a layer in messages.
 
     Raises:
         NotFoundError: A pattern matches no layer.
@@ -185,12 +186,12 @@ def expand(patterns: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
     """
     for pattern in patterns:
         if not any(match((pattern,), layer) for layer in layers):
-            raise NotFoundError(f"{pattern!r} matches no layer of this model; layers: {listing(layers)}")
+            raise NotFoundError(f"{pattern!r} matches no {noun} of this model; {noun}s: {listing(layers)}")
     found = {}
     for layer in layers:
         claims = [layer] if layer in patterns else [p for p in patterns if match((p,), layer)]
         if len(claims) > 1:
-            raise ValueError(f"layer {layer!r} is claimed by {claims[0]!r} and by {claims[1]!r}; keep one")
+            raise ValueError(f"{noun} {layer!r} is claimed by {claims[0]!r} and by {claims[1]!r}; keep one")
         if claims:
             found[layer] = patterns[claims[0]]
     return found
