@@ -81,7 +81,8 @@ class Trainer:
         methods = [regularizers.get(**method) for method in config.methods]
         optimizer = _optimizer(config.training, model)
         with ExitStack() as stack:
-            penalized = Probe(model, lambda layer: any(method.acts_on(layer) for method in methods))
+            # Copies, because networks may change activations in place later on, and nobody is here to be told.
+            penalized = Probe(model, lambda layer: any(method.acts_on(layer) for method in methods), copy=True)
             measured = Probe(model, config.measures.layers, self._on_activation)
             for probe in (penalized, measured):
                 stack.enter_context(probe)
