@@ -125,8 +125,17 @@ class Regularizer(BaseModel, ABC):
 
     def obstacles(self, network: Network) -> list[str]:
         """Why it cannot work on a network as it is asked to, by the names of layers or weights; empty if it can."""
-        found = [(layer.name, self.obstacle(layer.shape)) for layer in network.layers if self.acts_on(layer.name)]
+        found = [
+            (layer.name, self.obstacle(layer.shape) or self._unreachable(layer))
+            for layer in network.layers
+            if self.acts_on(layer.name)
+        ]
         return [f"it cannot work on layer {name!r}: {why}; choose other layers" for name, why in found if why]
+
+    def _unreachable(self, layer: Layer) -> str:
+        """Why nothing can be put after or before a layer."""
+        installs = type(self).install is not Regularizer.install
+        return "a function makes it, not a module such as nn.ReLU()" if installs and layer.functional else ""
 
 
 class LayerRegularizer(Regularizer):

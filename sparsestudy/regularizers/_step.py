@@ -80,6 +80,11 @@ class Layer:
     nonlinearity: nn.Module | None = field(default=None, repr=False, compare=False)
     use: int = field(default=1, compare=False)
 
+    @property
+    def functional(self) -> bool:
+        """Whether a function such as ``F.relu`` makes the activations, so that nothing can be put after it."""
+        return self.module is None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:

@@ -13,9 +13,9 @@ more ``sum of |u|**p`` only counts paths, rather than adding up their sizes. For
 It acts on the last two weights in a row, of those chosen by ``layers``, that are dense and fit. Balancing leaves the
 function of the network alone for ReLU and LeakyReLU without a norm in between.
 
-Source: "sparsest ReLU networks" (arXiv 2505.21791) for one hidden layer, one input and one output: objective VERBATIM,
-several inputs and the proximal form DERIVED from others' implementations. The length of v_k in place of the one output
-weight, for several outputs, is ASSUMED.
+Source: arXiv 2505.21791, on the sparsest ReLU networks with one hidden layer, one input and one output: objective
+VERBATIM; several inputs and the proximal form DERIVED from others' implementations. The length of v_k in place of the
+one output weight, for several outputs, is ASSUMED.
 """
 
 from __future__ import annotations

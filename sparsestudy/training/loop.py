@@ -22,9 +22,9 @@ from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
 from sparsestudy.training.data import Dataset, Split
 from sparsestudy.training.inspection import Inspection, Place, nested
-from sparsestudy.training.probe import Probe, find_layers
+from sparsestudy.training.probe import Probe, changes_in_place, find_layers
 from sparsestudy.training.tasks import TASKS
-from sparsestudy.training.update import Updater
+from sparsestudy.training.update import Updater, mixed
 from sparsestudy.trial import Measurement, TrialConfig
 
 TRAIN_EXAMPLES_EVALUATED = 2048
@@ -94,7 +94,10 @@ class Trainer:
                     stack.callback(handle.remove)
             model.to(self._train.inputs)
             inspection = Inspection.of(model, config)
-            penalized = Probe(model, lambda layer: any(method.acts_on(layer) for method in methods))
+            reads = any(method.reads == "activations" for method in methods)
+            with mixed(self._train.inputs.device, config.training.precision):
+                copy = reads and changes_in_place(model, self._train.inputs[:2])
+            penalized = Probe(model, lambda layer: any(method.acts_on(layer) for method in methods), copy=copy)
             measured = Probe(model, config.measures.layers, self._on_activation)
             for probe in (penalized, measured):
                 stack.enter_context(probe)
@@ -117,6 +120,7 @@ class Trainer:
         """Train one epoch; returns the mean penalty per step (0-d) and the last learning rate."""
         spec = self.config.training
         self.model.train()
+        update.probe.enabled = update.observes
         rate, total = 0.0, torch.zeros((), device=self.config.device)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
@@ -127,6 +131,7 @@ class Trainer:
                 penalty = update(inputs, labels, epoch=progress, rate=rate)
                 if penalty is not None:
                     total += penalty
+        update.probe.enabled = False
         return total / len(batches), rate
 
     def _shuffled_batches(self) -> list[tuple[Tensor, Tensor]]:

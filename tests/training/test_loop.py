@@ -598,6 +598,59 @@ def test_penalties_and_measures_see_activations_before_dropout() -> None:
     assert dropped.statistics == plain.statistics
 
 
+IN_PLACE = """
+def make(input_shape, classes, inplace):
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 16), nn.GELU(), nn.Dropout(0.5, inplace=inplace), nn.Linear(16, classes)
+    )
+"""
+
+
+def test_penalties_see_activations_before_the_network_changes_them_in_place(user_network: Any) -> None:
+    model = user_network(IN_PLACE)
+    method = {"method": "l1_activity", "strength": 1.0}
+    found = [
+        comparable(fit(config(method, model=model.model_copy(update={"arguments": {"inplace": inplace}})))[1])
+        for inplace in (True, False)
+    ]
+    assert found[0] == found[1]
+
+
+FUNCTIONAL = """
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.flatten, self.hidden, self.out = nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, classes)
+
+    def forward(self, x):
+        return self.out(torch.relu(self.hidden(self.flatten(x))))
+
+
+class Modules(Net):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return self.out(self.relu(self.hidden(self.flatten(x))))
+
+
+def make(input_shape, classes, functional):
+    return Net(classes) if functional else Modules(classes)
+"""
+
+
+def test_functional_activations_are_trained_and_measured_as_modules_are(user_network: Any) -> None:
+    model = user_network(FUNCTIONAL)
+    method = {"method": "perplexity", "strength": 1.0, "targets": {"relu": 0.5}}
+    found = [
+        comparable(fit(config(method, model=model.model_copy(update={"arguments": {"functional": functional}})))[1])
+        for functional in (True, False)
+    ]
+    assert found[0] == found[1]
+    assert list(found[0][-1]["statistics"]["validation"]) == ["relu"]
+
+
 def test_methods_add_up() -> None:
     decay, activity = {"method": "weight_decay", "strength": 0.1}, {"method": "l1_activity", "strength": 0.01}
     step = {"epochs": 1, "batch_size": TRAIN}
