@@ -41,6 +41,13 @@ METHODS = {
     "p_norm_path": "{name: p_norm_path, strength: 1e-5, p: 0.5, form: proximal, bias: true}",
     "srip": "{name: srip, strength: 1e-2, schedule: published}",
     "weight_correlation": "{name: weight_correlation, strength: 1, layers: features.*}",
+    "amp": "{name: amp, strength: 0.05, iterations: 2, ball: global}",
+    "batch_norm": "{name: batch_norm, layers: features.*, momentum: 0.2}",
+    "decoupled_weight_decay": "{name: decoupled_weight_decay, strength: 0.1}",
+    "drop_grad": "{name: drop_grad, strength: 0.2, form: gaussian, ramp: linear, ramp_epochs: 3}",
+    "early_stopping": "{name: early_stopping, patience: 2, min_delta: 0.01}",
+    "growing_l2": "{name: growing_l2, strength: 0.01, groups: channel, form: two, pruned: 0.3, layers: [classifier.*]}",
+    "normalize_and_project": "{name: normalize_and_project, norm: rms_norm, every: 5, output: true}",
 }
 
 

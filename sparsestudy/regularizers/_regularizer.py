@@ -65,7 +65,7 @@ class Regularizer(BaseModel, ABC):
     )
 
     reads: ClassVar[Reads] = "nothing"
-    """What `penalty` needs; activations of other layers than those it acts on are not kept."""
+    """What `penalty` needs; activations of other layers than those it acts on are not kept. They bring the features."""
 
     tasks: ClassVar[tuple[TaskName, ...]] = ("classification", "regression")
     """Tasks it can be used for."""

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -109,9 +110,13 @@ class Trainer:
             for epoch in range(config.training.epochs):
                 started = time.perf_counter()
                 penalty, rate = self._epoch(epoch, update)
-                measurement = self._measure(epoch, penalty, rate, measured, inspection, started)
+                last = epoch + 1 == config.training.epochs
+                measure = partial(self._measure, epoch, penalty, rate, measured, inspection, started)
+                measurement = measure(last)
                 losses.append(measurement.validation_loss)
-                self.done = epoch + 1 == config.training.epochs or any(method.stops(losses) for method in methods)
+                self.done = last or any(method.stops(losses) for method in methods)
+                if self.done and not measurement.statistics:
+                    measurement = measure(True)  # nobody knew before that this epoch would be the last
                 yield measurement
                 if self.done:
                     return
@@ -144,10 +149,16 @@ class Trainer:
         return list(zip(inputs.split(size), labels.split(size), strict=True))
 
     def _measure(
-        self, epoch: int, penalty: Tensor, rate: float, probe: Probe, inspection: Inspection, started: float
+        self,
+        epoch: int,
+        penalty: Tensor,
+        rate: float,
+        probe: Probe,
+        inspection: Inspection,
+        started: float,
+        last: bool,
     ) -> Measurement:
-        last = self.config.training.epochs - 1
-        measured = probe.enabled = epoch % self.config.measures.every == 0 or epoch == last
+        measured = probe.enabled = last or epoch % self.config.measures.every == 0
         results = self._evaluate("train", self._train, TRAIN_EXAMPLES_EVALUATED, measured)
         results |= self._evaluate("validation", self._search, len(self._search.labels), measured)
         probe.enabled = False

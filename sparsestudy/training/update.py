@@ -56,7 +56,7 @@ class Updater:
             "network": model,
         }
         self._classifier: nn.Module | None = None
-        if network.classifier and any(method.reads == "features" for method in methods):
+        if network.classifier and any(method.reads in ("activations", "features") for method in methods):
             self._classifier = model.get_submodule(network.classifier.removesuffix(".weight"))
         self.observes = any(method.reads == "activations" for method in methods)
         self.memories: list[Memory] = [{} for _ in methods]

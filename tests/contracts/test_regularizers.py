@@ -195,6 +195,17 @@ def test_label_smoothing_alone_needs_classes() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*WITH_STRENGTH, "none"}))
+@pytest.mark.parametrize("model", MODELS)
+def test_without_a_strength_it_changes_training_or_ends_it(name: str, model: str) -> None:
+    control, found = trained(model, "none", None), trained(model, name, None)
+    assert all(value.isfinite().all() for value in found.values())
+    same = found.keys() == control.keys() and all(torch.equal(found[key], control[key]) for key in control)
+    rising = [float(epoch) for epoch in range(100)]
+    assert same == regularizers.get(name).stops(rising)
+    assert not regularizers.get(name).stops(rising[::-1])
+
+
 @pytest.mark.parametrize("name", WITH_STRENGTH)
 def test_vmap_over_strengths_equals_a_loop(name: str) -> None:
     activations, weights = noise(4, 3, 2, 2), noise(4, 3)
@@ -305,11 +316,20 @@ def test_unknown_method_lists_what_there_is() -> None:
 
 
 @every_method
-def test_handles_leave_no_trace(name: str) -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    for handle in regularizers.get(name).install(model, find_layers(model, torch.ones(2, 3))):
+def test_handles_leave_only_what_belongs_to_the_trained_network(name: str) -> None:
+    """In evaluation mode the network computes the same with and without them, and hooks stay only for that."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    inputs = noise(5, 3).float()
+    layers = find_layers(model, inputs)
+    untouched = model(inputs)
+    handles = regularizers.get(name).install(model, layers)
+    installed = model(inputs)
+    for handle in handles:
         handle.remove()
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert torch.equal(model(inputs), installed)
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert hooked == (not torch.equal(installed, untouched))
+    assert find_layers(model, inputs) == layers
 
 
 @every_method

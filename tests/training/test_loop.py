@@ -207,6 +207,22 @@ def test_statistics_every_few_epochs_and_at_the_last(epochs: int, every: int, ex
     assert all(math.isfinite(value) for m in trajectory for value in m.scalars().values())
 
 
+@pytest.mark.parametrize("every", [1, 100])
+def test_a_method_may_end_training_and_the_last_epoch_is_measured(every: int) -> None:
+    """Few digits are soon learned by heart: the validation loss falls no more, and three such epochs end it."""
+    trial = config({"method": "early_stopping", "patience": 3}, epochs=60, measures={"every": every})
+    trainer = Trainer(trial)
+    trajectory, done = zip(*((measurement, trainer.done) for measurement in trainer), strict=True)
+    losses = [m.validation_loss for m in trajectory]
+    assert losses.index(min(losses)) == len(losses) - 4 < 56
+    assert list(done) == [False] * (len(losses) - 1) + [True]
+    assert trajectory[-1].statistics
+    # The same epochs as without it, however they are measured.
+    control = fit(config(epochs=len(losses)))[1]
+    assert [m.scalars() for m in trajectory] == [m.scalars() for m in control]
+    assert trajectory[-1].statistics == control[-1].statistics
+
+
 @pytest.mark.parametrize("probe_size", [20, 64, 256])
 def test_statistics_are_those_of_the_probe_set(probe_size: int) -> None:
     trial = config(measures={"probe_size": probe_size}, model=ModelSpec(arguments={"channels": [4], "dense": 8}))
