@@ -14,7 +14,7 @@ from torchvision import models as torchvision_models
 
 from sparsestudy.errors import NotFoundError
 from sparsestudy.training.nonlinearities import FUNCTIONS
-from sparsestudy.training.probe import NONLINEARITIES, Layer, Probe, discover
+from sparsestudy.training.probe import NONLINEARITIES, Probe, discover
 
 
 class Calls(nn.Module):
@@ -345,4 +345,4 @@ def test_functional_names_in_torchvision() -> None:
     assert all(layer.functional for layer in layers)
     # One per convolution: nothing else in this network is activated.
     assert len(layers) == sum(isinstance(module, nn.Conv2d) for module in inception.modules())
-    assert last == Layer(name="relu", shape=(1024, 1, 1), functional=True)
+    assert (last.name, last.shape, last.functional) == ("relu", (1024, 1, 1), True)
