@@ -172,7 +172,7 @@ def test_norms_that_are_there_already_are_named() -> None:
 @pytest.mark.parametrize(("shape", "fine"), [((), False), ((3,), True), ((3, 2, 2, 2), True), ((3, 2, 2, 2, 2), False)])
 def test_shapes_that_a_batch_norm_takes(shape: tuple[int, ...], fine: bool) -> None:
     text = f"its activations have {len(shape)} dimensions for one example, and 1 to 4 are possible"
-    network = Network(layers=[Layer(name="a", shape=shape)], weights=())
+    network = Network(layers=[Layer(name="a", shape=shape, module=nn.ReLU())], weights=())
     found = [] if fine else [f"it cannot work on layer 'a': {text}; choose other layers"]
     assert regularizers.get("batch_norm").obstacles(network) == found
 
