@@ -36,6 +36,13 @@ METHODS = {
     "sparseout": "{name: sparseout, strength: 0.3, q: 1.5, gradient: exact}",
     "spatial_dropout": "{name: spatial_dropout, strength: 0.2, layers: features.*}",
     "transformed_l1": "{name: transformed_l1, strength: 1e-4}",
+    "adversarial_training": "{name: adversarial_training, strength: 0.3}",
+    "gradient_penalty": "{name: gradient_penalty, strength: 1e-2}",
+    "isda": "{name: isda, strength: 0.25}",
+    "loss_gradient": "{name: loss_gradient, strength: 0.1, form: l1}",
+    "perturbation_penalty": "{name: perturbation_penalty, strength: 0.05}",
+    "spectral_penalty": "{name: spectral_penalty, strength: 1e-2, layers: features.*}",
+    "spectral_projection": "{name: spectral_projection, tau: 1.5, kappa: 10}",
 }
 
 

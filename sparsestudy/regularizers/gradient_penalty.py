@@ -45,11 +45,11 @@ def steepest_gradients(network: Callable[[Tensor], Tensor], inputs: Tensor) -> T
         29.0
     """
     with torch.no_grad():
-        outputs, gradients_of = torch.func.vjp(network, inputs)
+        outputs, gradients_of = torch.func.vjp(network, inputs)  # type: ignore[misc]
         classes = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
         squares = [squared_norms(gradients_of(one.expand_as(outputs))[0]) for one in classes]
         steepest = torch.stack(squares).argmax(1)
-    _, gradients_of = torch.func.vjp(network, inputs[steepest])
+    _, gradients_of = torch.func.vjp(network, inputs[steepest])  # type: ignore[misc]
     return squared_norms(gradients_of(classes)[0]).sum()
 
 

@@ -9,8 +9,9 @@ logits::
     λ = strength * epoch / epochs, whole epochs counted from 0: nothing in the first one
 
 Means and covariances are without gradient; they are brought up to date with a batch before its loss is taken, and
-forget nothing: covariances of early epochs are stale. The gradient reaches the classifier through the quadratic form.
-The network is evaluated on z.
+forget nothing: covariances of early epochs are stale. The gradient reaches the classifier through the quadratic form,
+and the features only through z: weights shrink, features grow to make up for it, and their covariances with them.
+Unless a norm holds the features, strengths beyond 0.5 can run away. The network is evaluated on z.
 
 Memory: a covariance matrix for each class, C * A**2 numbers for C classes and A features; networks that would need more
 than `LIMIT` bytes are refused. Cost: B * C * A**2 multiplications twice a step, for batches of B.
@@ -96,6 +97,11 @@ def augmentation_term(logits: Tensor, labels: Tensor, variances: Tensor, strengt
         labels: ``[B]``.
         variances: See `spread`.
         strength: λ.
+
+    Example:
+        >>> logits, variances = torch.zeros(1, 2), torch.tensor([[0.0, 2.0]])
+        >>> round(augmentation_term(logits, torch.tensor([0]), variances, 1.0).item(), 4)  # log((1 + e) / 2)
+        0.6201
     """
     return cross_entropy(logits + strength / 2 * variances, labels) - cross_entropy(logits, labels)
 
@@ -105,7 +111,7 @@ class ISDA(Regularizer):
 
     reads: ClassVar[Reads] = "features"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=1.0, log=True)}
+    search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=0.5, log=True)}
 
     strength: Single = Field(0.5, description="λ that the last epochs approach.")
 
@@ -121,7 +127,7 @@ class ISDA(Regularizer):
         name = network.classifier.removesuffix(".weight")
         return [
             f"it keeps a covariance of the {features} inputs of {name!r} for each of {classes} classes, "
-            f"{size / 2**30:.1f} GiB, and at most {LIMIT / 2**30:g} GiB is allowed; choose a network with fewer features"
+            f"{size / 2**30:.1f} GiB, and at most {LIMIT / 2**30:g} GiB is allowed; take a network with fewer features"
         ]
 
     def penalty(self, step: Step) -> Tensor | None:

@@ -32,9 +32,7 @@ from sparsestudy.space import Domain, Uniform
 Form = Literal["l2", "l1"]
 
 
-def loss_gradient(
-    network: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, form: Form = "l2"
-) -> Tensor:
+def loss_gradient(network: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, form: Form = "l2") -> Tensor:
     """Mean over examples of the squared L2 norm, or the L1 norm, of the gradient of the cross-entropy, 0-d.
 
     Args:
@@ -55,7 +53,8 @@ def loss_gradient(
 
     gradients = torch.func.grad(loss)(inputs)
     wide = gradients.float() if gradients.dtype.itemsize < 4 else gradients
-    return (wide.square() if form == "l2" else wide.abs()).sum() / len(inputs)
+    penalty: Tensor = (wide.square() if form == "l2" else wide.abs()).sum() / len(inputs)
+    return penalty
 
 
 class LossGradient(Regularizer):

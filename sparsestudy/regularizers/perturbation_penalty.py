@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -41,21 +42,25 @@ def largest_rises(network: Callable[[Tensor], Tensor], inputs: Tensor, radius: N
         radius: L2 norm of the perturbation of each example.
 
     Example:
-        >>> weights = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
-        >>> round(largest_rises(lambda x: x @ weights.T, torch.rand(5, 2), 0.5).item(), 4)  # (0.5 * 5)**2 + (0.5 * 2)**2
+        >>> weights = torch.tensor([[3.0, 4.0], [0.0, 2.0]])  # of norms 5 and 2
+        >>> round(largest_rises(lambda x: x @ weights.T, torch.rand(5, 2), 0.5).item(), 4)
         7.25
     """
     with torch.no_grad():
         outputs = network(inputs)
         images, perturbations = [], []
         for k in range(outputs.shape[1]):
-            moved = ascend(lambda x, k=k: network(x)[:, k].sum(), inputs, radius)
+            moved = ascend(partial(_total_of_class, network, k), inputs, radius)
             largest = (network(inputs + moved) - outputs)[:, k].argmax()
             images.append(largest)
             perturbations.append(moved[largest])
     chosen, moved = inputs[torch.stack(images)], torch.stack(perturbations).detach()
     rises = (network(chosen + moved) - network(chosen)).diagonal()
     return (rises.float() if rises.dtype.itemsize < 4 else rises).square().sum()
+
+
+def _total_of_class(network: Callable[[Tensor], Tensor], k: int, inputs: Tensor) -> Tensor:
+    return network(inputs)[:, k].sum()
 
 
 class PerturbationPenalty(Regularizer):

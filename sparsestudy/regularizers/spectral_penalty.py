@@ -65,7 +65,7 @@ class SpectralPenalty(WeightRegularizer):
     strength: Single = Field(0.01, description="Weight of the penalty.")
 
     def penalty(self, step: Step) -> Tensor | None:
-        """Strength times the sum over chosen weights of `squared_norm_along`; None if the strength is the number zero."""
+        """Strength times the sum of `squared_norm_along` over chosen weights; None if strength is the number 0."""
         if not isinstance(self.strength, Tensor) and self.strength == 0:
             return None
         terms = []
