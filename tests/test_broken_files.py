@@ -51,11 +51,12 @@ MANY_PROBLEMS = """\
   line 3: model.arguments.dense: needs an integer from 1 up; got 0
   line 6: training.batch_size: needs a whole number, got 0.5
   line 9: regularizers[0].strength: strength lies in [0, 1), got 1.2
-  line 10: regularizers[1].name: no regularizer named 'droput'; there are: al2, amp, basis_collapse, batch_norm, \
-comhe, decoupled_weight_decay, decov, drop_grad, dropout, early_stopping, filter_correlation, growing_l2, hoyer, \
-l1_activity, l2_activity, label_smoothing, mhe, mma, none, normalize_and_project, p_norm_path, perplexity, \
-soft_orthogonality, sparseout, spatial_dropout, srip, transformed_l1, weight_correlation, weight_decay; did you mean \
-'dropout'?
+  line 10: regularizers[1].name: no regularizer named 'droput'; there are: adversarial_training, al2, amp, \
+basis_collapse, batch_norm, comhe, decoupled_weight_decay, decov, drop_grad, dropout, early_stopping, \
+filter_correlation, gradient_penalty, growing_l2, hoyer, isda, l1_activity, l2_activity, label_smoothing, \
+loss_gradient, mhe, mma, none, normalize_and_project, p_norm_path, perplexity, perturbation_penalty, \
+soft_orthogonality, sparseout, spatial_dropout, spectral_penalty, spectral_projection, srip, transformed_l1, \
+weight_correlation, weight_decay; did you mean 'dropout'?
   line 12: regularizers[2].strength: log_uniform needs low > 0, got 0
   line 13: search.trials: is missing; sampler tpe needs a number of trials
   line 15: search.objectives[0].metric: no metric named 'accuracy'; allowed: best/… or final/… and one of train/loss, \

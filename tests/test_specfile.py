@@ -48,6 +48,13 @@ METHODS = {
     "early_stopping": "{name: early_stopping, patience: 2, min_delta: 0.01}",
     "growing_l2": "{name: growing_l2, strength: 0.01, groups: channel, form: two, pruned: 0.3, layers: [classifier.*]}",
     "normalize_and_project": "{name: normalize_and_project, norm: rms_norm, every: 5, output: true}",
+    "adversarial_training": "{name: adversarial_training, strength: 0.3}",
+    "gradient_penalty": "{name: gradient_penalty, strength: 1e-2}",
+    "isda": "{name: isda, strength: 0.25}",
+    "loss_gradient": "{name: loss_gradient, strength: 0.1, form: l1}",
+    "perturbation_penalty": "{name: perturbation_penalty, strength: 0.05}",
+    "spectral_penalty": "{name: spectral_penalty, strength: 1e-2, layers: features.*}",
+    "spectral_projection": "{name: spectral_projection, tau: 1.5, kappa: 10}",
 }
 
 

@@ -35,6 +35,7 @@ class Step:
         network: The network.
         rate: Learning rate of this step.
         epoch: Epochs trained so far, with its fraction.
+        epochs: Epochs that training is planned for; 0 if unknown.
         memory: What this method keeps from step to step.
         seed: Of this method's random numbers in this step.
     """
@@ -49,6 +50,7 @@ class Step:
     network: nn.Module | None = None
     rate: float = 0.0
     epoch: float = 0.0
+    epochs: int = 0
     memory: Memory = field(default_factory=dict)
     seed: int = 0
 

@@ -7,7 +7,8 @@ of them alive::
     log_det      -strength * log det(G + 1e-6 I) / m                       grows without bound at collapse
 
 The positions of a convolution count as samples. A dead unit is left out. Non-negative responses can never be orthogonal
-unless they exclude each other, so the correlation form also makes codes sparser.
+unless they exclude each other, so the correlation form also makes codes sparser. With rectifiers the log_det form kills
+units instead of spreading them, as a dead unit is left out: use it with units that cannot die, such as tanh.
 
 Source: Singh, Gupta and Dawson 2020 (arXiv 2008.09878) prevent basis collapse in dense networks by a modified loss,
 VERBATIM; the modified loss is not public to us, and both forms are ASSUMED.

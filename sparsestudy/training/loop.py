@@ -105,7 +105,7 @@ class Trainer:
                 probe.enabled = False
             update = Updater(
                 model, methods, _optimizer(config.training, model), self._task.loss, penalized,
-                seed=config.seed, precision=config.training.precision,
+                seed=config.seed, precision=config.training.precision, epochs=config.training.epochs,
             )  # fmt: skip
             for epoch in range(config.training.epochs):
                 started = time.perf_counter()

@@ -27,6 +27,7 @@ class Updater:
         probe: On the model; holds the activations that the methods read.
         seed: Of the methods' own random numbers.
         precision: ``float32``, ``float64`` or ``bfloat16``, which is automatic mixed precision.
+        epochs: That training is planned for; 0 if unknown.
 
     Attributes:
         memories: What each method keeps from step to step.
@@ -44,6 +45,7 @@ class Updater:
         *,
         seed: int = 0,
         precision: str = "float32",
+        epochs: int = 0,
     ) -> None:
         self._model, self._methods, self._optimizer = model, list(methods), optimizer
         self._loss, self.probe = loss, probe
@@ -54,6 +56,7 @@ class Updater:
             "weights": weights,
             "grouped": frozenset(weight.name for weight in network.weights if weight.groups > 1),
             "network": model,
+            "epochs": epochs,
         }
         self._classifier: nn.Module | None = None
         if network.classifier and any(method.reads in ("activations", "features") for method in methods):
