@@ -222,9 +222,12 @@ def test_trains_on_numbers_if_it_says_so(name: str) -> None:
     assert trajectory[-1].train_loss < trajectory[0].train_loss
 
 
-def test_label_smoothing_alone_needs_classes() -> None:
+def test_what_takes_a_cross_entropy_needs_classes() -> None:
     assert [name for name in NAMES if regularizers.kind(name).tasks != ("classification", "regression")] == [
-        "label_smoothing"
+        "adversarial_training",
+        "isda",
+        "label_smoothing",
+        "loss_gradient",
     ]
 
 
