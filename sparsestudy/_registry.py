@@ -18,6 +18,11 @@ def modules(package: str) -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(import_module(package).__path__) if not m.name.startswith("_"))
 
 
+def card(package: str, name: str) -> str:
+    """The docstring of the module ``name`` of a package: what it is, its formula, its source, its pitfalls."""
+    return (import_module(f"{package}.{name}").__doc__ or "").strip()
+
+
 def lookup(package: str, name: str, kind: type[T], noun: str) -> type[T]:
     """The class of ``kind`` that the module ``name`` of ``package`` defines.
 

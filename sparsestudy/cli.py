@@ -132,6 +132,24 @@ def schema() -> None:
     print(json.dumps(operations.json_schema(), indent=2, ensure_ascii=False))
 
 
+@app.command()
+def explain(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A regulariser or measure; none: all.")] = None,
+) -> None:
+    """List all regularisers and measures, or print the card of one: formula, source, pitfalls, parameters."""
+    from sparsestudy import operations
+
+    if name is not None:
+        for title, text in operations.explain(name):
+            console.print(f"[bold]{escape(title)}[/bold]\n{escape(text)}\n")
+        return
+    for kind, cards in operations.catalogue().items():
+        table = Table(kind, "", box=None, header_style="bold")
+        for known, text in cards.items():
+            table.add_row(escape(known), escape(text.splitlines()[0]))
+        console.print(table)
+
+
 @app.command("list")
 def list_() -> None:
     """List recorded studies."""

@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsestudy import regularizers
+from sparsestudy import measures, regularizers
+from sparsestudy._registry import card
 from sparsestudy.errors import (
     ConflictError,
+    NotFoundError,
     SparseStudyError,
     TrackingError,
     TrialFailedError,
+    listing,
+    suggest,
 )
 from sparsestudy.planning import Plan, resolve, single_point
 from sparsestudy.recorded import Study, claim, differences, home, open_study, studies, versions
@@ -280,6 +284,34 @@ def ui_command(name: str, port: int) -> tuple[list[str], dict[str, str]]:
         str(port),
     ]
     return [*command, "--workers", "1"], environment
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """The cards of all regularisers and measures: kind -> name -> text, whose first line says what it is."""
+    return {
+        "regulariser": {name: card(regularizers.__name__, name) for name in regularizers.names()},
+        "measure": {name: card(measures.__name__, name) for name in measures.names()},
+    }
+
+
+def explain(name: str) -> list[tuple[str, str]]:
+    """Title and text of every card of that name: a regulariser, a measure, or both.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    cards = catalogue()
+    found = [(f"{kind} {name}", texts[name]) for kind, texts in cards.items() if name in texts]
+    if not found:
+        known = sorted({known for texts in cards.values() for known in texts})
+        raise NotFoundError(
+            f"no regulariser or measure named {name!r}; there are: {listing(known)}{suggest(name, known)}"
+        )
+    if name in cards["regulariser"]:
+        fields = regularizers.kind(name).model_fields.items()
+        lines = [f"  {key} = {field.default!r}: {field.description}" for key, field in fields]
+        found[0] = (found[0][0], "\n".join([found[0][1], "", "Parameters:" if lines else "No parameters.", *lines]))
+    return found
 
 
 def json_schema() -> dict[str, Any]:

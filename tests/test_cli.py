@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsestudy import operations
+from sparsestudy import measures, operations, regularizers
 from sparsestudy.cli import _duration, _Lines, main
 from sparsestudy.operations import json_schema
 from sparsestudy.scheduling.progress import Progress
@@ -59,6 +59,21 @@ def test_progress_calls_the_objective_by_its_name() -> None:
         progress.on_finish(done)
         name = "best/validation/R²" if task == "regression" else "best/validation/accuracy"
         assert progress.describe_best() == f"{name} {0.5 + number}  trial {number}  none"
+
+
+def test_explain_lists_every_method_and_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain"]) == 0
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert {*regularizers.names(), *measures.names()} <= listed
+
+
+def test_explain_prints_the_card_and_the_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "basis_collapse"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("Source: Singh, Gupta and Dawson 2020") == 2  # the regulariser and the measure
+    assert "  form = 'correlation': correlation or log_det." in text
+    assert main(["explain", "basis_colapse"]) == 2
+    assert capsys.readouterr().err.endswith("did you mean 'basis_collapse'?\n")
 
 
 def test_schema_is_the_published_one(capsys: pytest.CaptureFixture[str]) -> None:
