@@ -65,6 +65,13 @@ def test_ascent_leaves_an_example_without_gradient_where_it_is() -> None:
     assert moved.tolist() == [pytest.approx([0.5] * 4), [0] * 4]
 
 
+def test_ascent_stays_inside_the_ball_where_the_top_is_inside() -> None:
+    """Steps of 0.3 to and fro over a top 0.1 away: the fifth ends where the first did."""
+    top = torch.tensor([0.1, 0.0])
+    moved = ascend(lambda x: -(x - top).square().sum(), torch.zeros(1, 2), 1.0)
+    assert moved[0].tolist() == pytest.approx([0.3, 0.0], abs=1e-6)
+
+
 def test_gradient_penalty_of_a_squashed_linear_function() -> None:
     """The gradient of tanh(w x) is (1 - tanh(w x)**2) w."""
     outputs = np.tanh(X.numpy() @ W.numpy().T)
