@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from sparsestudy.errors import listing
 from sparsestudy.regularizers._step import Layer, Network, Step, Weight, match
 from sparsestudy.space import Domain
+from sparsestudy.study import TaskName
 
 Number: TypeAlias = float | Tensor
 Reads: TypeAlias = Literal["activations", "weights", "logits", "features", "inputs", "nothing"]
@@ -33,6 +34,16 @@ def _number_per_layer(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(pattern): _number(item) for pattern, item in value.items()}
     return _number(value)
+
+
+def is_zero(strength: Number) -> bool:
+    """Whether a strength is the plain number 0, at which a method should cost nothing.
+
+    Example:
+        >>> is_zero(0.0), is_zero(torch.zeros(()))  # a tensor may stand for many strengths
+        (True, False)
+    """
+    return not isinstance(strength, Tensor) and strength == 0
 
 
 _PER_LAYER_SCHEMA = {"anyOf": [{"type": "number"}, {"additionalProperties": {"type": "number"}}]}
@@ -54,7 +65,10 @@ class Regularizer(BaseModel, ABC):
     )
 
     reads: ClassVar[Reads] = "nothing"
-    """What `penalty` needs; activations of other layers than those it acts on are not kept."""
+    """What `penalty` needs; activations of other layers than those it acts on are not kept. They bring the features."""
+
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification", "regression")
+    """Tasks it can be used for."""
 
     strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     """Allowed strengths: low included, high excluded."""
@@ -111,8 +125,17 @@ class Regularizer(BaseModel, ABC):
 
     def obstacles(self, network: Network) -> list[str]:
         """Why it cannot work on a network as it is asked to, by the names of layers or weights; empty if it can."""
-        found = [(layer.name, self.obstacle(layer.shape)) for layer in network.layers if self.acts_on(layer.name)]
+        found = [
+            (layer.name, self.obstacle(layer.shape) or self._unreachable(layer))
+            for layer in network.layers
+            if self.acts_on(layer.name)
+        ]
         return [f"it cannot work on layer {name!r}: {why}; choose other layers" for name, why in found if why]
+
+    def _unreachable(self, layer: Layer) -> str:
+        """Why nothing can be put after or before a layer."""
+        installs = type(self).install is not Regularizer.install
+        return "a function makes it, not a module such as nn.ReLU()" if installs and layer.functional else ""
 
 
 class LayerRegularizer(Regularizer):
@@ -187,7 +210,7 @@ class WeightRegularizer(Regularizer):
         return found if chosen else ["the network has no weight that it could act on"]
 
     def filters(self, step: Step) -> dict[str, Tensor]:
-        """Chosen weights that it can act on by name, as matrices in float32 or better.
+        """Chosen weights that it can act on by name, as matrices in float32 or better; none at strength 0.
 
         Raises:
             KeyError: None of the weights matches; the message lists them.
@@ -195,6 +218,8 @@ class WeightRegularizer(Regularizer):
         chosen = {name: weight.flatten(1) for name, weight in step.weights.items() if self.acts_on_weight(name)}
         if not chosen:
             raise KeyError(f"{type(self).__name__} matches none of the weights: {listing(step.weights)}")
+        if is_zero(self.strength):
+            return {}
         wide = {name: rows if rows.dtype == torch.float64 else rows.float() for name, rows in chosen.items()}
         if not self.compares:
             return wide

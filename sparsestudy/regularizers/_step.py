@@ -28,8 +28,8 @@ class Step:
             mode, with their graph; the same forward pass as the loss.
         weights: Parameter name to tensor, for parameters of two or more dimensions: no biases, no norm gains.
         grouped: Names of weights whose filters see different inputs: grouped and depthwise convolutions.
-        logits: Outputs of the network ``[B, classes]``, with their graph.
-        labels: Classes ``[B]``.
+        logits: Outputs of the network ``[B, classes]``, or ``[B, 1]`` where a number is predicted, with their graph.
+        labels: Classes ``[B]``, or numbers to predict.
         features: Inputs ``[B, A]`` of the last linear layer, with their graph.
         inputs: Inputs of the network ``[B, ...]``.
         network: The network.
@@ -81,6 +81,11 @@ class Layer:
     module: nn.Module | None = field(default=None, repr=False, compare=False)
     nonlinearity: nn.Module | None = field(default=None, repr=False, compare=False)
     use: int = field(default=1, compare=False)
+
+    @property
+    def functional(self) -> bool:
+        """Whether a function such as ``F.relu`` makes the activations, so that nothing can be put after it."""
+        return self.module is None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from sparsestudy.regularizers._inputs import ascend, network_and_inputs
 from sparsestudy.regularizers._regularizer import Number, Reads, Regularizer, Single
 from sparsestudy.regularizers._step import Step, evaluating
 from sparsestudy.space import Domain, Uniform
+from sparsestudy.study import TaskName
 
 
 def adversarial_rise(network: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, radius: Number) -> Tensor:
@@ -59,6 +60,7 @@ class AdversarialTraining(Regularizer):
     """Adversarial training against perturbations of bounded L2 norm."""
 
     reads: ClassVar[Reads] = "inputs"
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=1.0, log=True)}
 

@@ -1,16 +1,19 @@
-"""AL2: a growing L2 penalty on the last feature layer.
+"""AL2: a growing L2 penalty on the features that the classifier reads.
 
-``w_e * mean(h**2)`` over batch and features, h the activations of the last chosen layer, with a weight that grows every
-epoch: ``w_0 = strength``, ``w_(e+1) = w_e * (1.1 if w_e < 5 else 1.01)``, up to a cap. The published schedule has no
-cap and drives the features to zero within some hundred epochs.
+``strength * w_e / w_0 * mean(h**2)`` over batch and features, where the weight grows every epoch: ``w_0 = 0.01``,
+``w_(e+1) = w_e * (1.1 if w_e < 5 else 1.01)``; the factor ``w_e / w_0`` is capped. The published schedule has no cap
+and drives the features to zero within some hundred epochs. h is what enters the last linear layer, pooled, dropped and
+flattened as it is; of a network that does not end in one, the activations of the last layer. With ``layers``, or with
+strengths by layer, h is the activations of the last layer chosen, right after its non-linearity.
 
-Source: El Helou, Dumbgen and Susstrunk 2020 (arXiv 2003.03633); penalty and schedule VERBATIM from the authors' code
-(strength 0.01), the cap is ASSUMED. Give ``layers`` to name the layer; without it the last layer is taken.
+Source: El Helou, Dumbgen and Susstrunk 2020 (arXiv 2003.03633); penalty, place and schedule VERBATIM from the authors'
+code (strength 0.01). ASSUMED: the cap, other strengths, and other layers than the classifier's inputs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -35,7 +38,7 @@ def growth(epoch: int, start: float = 0.01) -> float:
 
 
 class AL2(LayerRegularizer):
-    """Growing L2 penalty on one layer."""
+    """Growing L2 penalty on the features, or on one layer."""
 
     reads: ClassVar[Reads] = "activations"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
@@ -45,8 +48,11 @@ class AL2(LayerRegularizer):
     cap: float = Field(500.0, ge=1, description="Largest factor that the weight grows by.")
 
     def penalty(self, step: Step) -> Tensor:
-        """Strength, grown, times the mean square of the last chosen layer."""
-        layer, activations = list(self.chosen(step.activations))[-1]
-        wide = activations.float() if activations.dtype.itemsize < 4 else activations
-        penalty: Tensor = min(growth(int(step.epoch)), self.cap) * self.strength_of(layer) * wide.square().mean()
+        """Strength, grown, times the mean square of the features."""
+        strength, features = self.strength, step.features
+        if features is None or self.layers is not None or isinstance(strength, Mapping):
+            layer, features = list(self.chosen(step.activations))[-1]
+            strength = self.strength_of(layer)
+        wide = features.float() if features.dtype.itemsize < 4 else features
+        penalty: Tensor = min(growth(int(step.epoch)), self.cap) * strength * wide.square().mean()
         return penalty

@@ -33,6 +33,7 @@ from torch.nn.functional import cross_entropy
 from sparsestudy.regularizers._regularizer import Number, Reads, Regularizer, Single
 from sparsestudy.regularizers._step import Memory, Network, Step
 from sparsestudy.space import Domain, Uniform
+from sparsestudy.study import TaskName
 
 LIMIT = 2**30
 """Bytes of covariances in float32, at most."""
@@ -110,6 +111,7 @@ class ISDA(Regularizer):
     """Implicit semantic data augmentation in front of the last linear layer."""
 
     reads: ClassVar[Reads] = "features"
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=0.5, log=True)}
 

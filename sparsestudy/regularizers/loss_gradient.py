@@ -28,6 +28,7 @@ from sparsestudy.regularizers._inputs import network_and_inputs
 from sparsestudy.regularizers._regularizer import Reads, Regularizer, Single
 from sparsestudy.regularizers._step import Step, evaluating
 from sparsestudy.space import Domain, Uniform
+from sparsestudy.study import TaskName
 
 Form = Literal["l2", "l1"]
 
@@ -61,6 +62,7 @@ class LossGradient(Regularizer):
     """Penalty on the gradient of the loss with respect to the inputs."""
 
     reads: ClassVar[Reads] = "inputs"
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-3, high=1.0, log=True)}
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import DivergedError
+from sparsestudy.measures import LayerStatistic, OutputStatistic
 from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
 from sparsestudy.training.data import Dataset, Split
-from sparsestudy.training.probe import Probe, find_layers
-from sparsestudy.training.update import Updater
+from sparsestudy.training.inspection import Inspection, Place, nested
+from sparsestudy.training.probe import Probe, changes_in_place, find_layers
+from sparsestudy.training.tasks import TASKS
+from sparsestudy.training.update import Updater, mixed
 from sparsestudy.trial import Measurement, TrialConfig
 
 TRAIN_EXAMPLES_EVALUATED = 2048
@@ -68,12 +71,15 @@ class Trainer:
         torch.set_num_threads(config.threads)
         dtype = torch.float64 if config.training.precision == "float64" else torch.float32
         self.dataset: Dataset = data.load(config.data)
+        self._task = TASKS[self.dataset.task]
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(config.seed, "weights"))
-            self.model = models.build(config.model, self.dataset.input_shape, self.dataset.classes)
+            self.model = models.build(config.model, self.dataset.input_shape, self.dataset.outputs)
         self.model.to(device=config.device, dtype=dtype)
         self._train, self._search = (_to(s, config.device, dtype) for s in (self.dataset.train, self.dataset.search))
-        self._statistics = {name: measures.get(name) for name in config.measures.names}
+        chosen = {name: measures.get(name) for name in config.measures.names}
+        self._statistics = {name: s for name, s in chosen.items() if isinstance(s, LayerStatistic)}
+        self._answers = {name: s for name, s in chosen.items() if isinstance(s, OutputStatistic)}
         self._sums: dict[tuple[str, str], measures.Sums] = {}
         self._measuring = False
         self.done = False
@@ -88,21 +94,29 @@ class Trainer:
                 for handle in method.install(model, layers):
                     stack.callback(handle.remove)
             model.to(self._train.inputs)
-            penalized = Probe(model, lambda layer: any(method.acts_on(layer) for method in methods))
+            inspection = Inspection.of(model, config)
+            reads = any(method.reads == "activations" for method in methods)
+            with mixed(self._train.inputs.device, config.training.precision):
+                copy = reads and changes_in_place(model, self._train.inputs[:2])
+            penalized = Probe(model, lambda layer: any(method.acts_on(layer) for method in methods), copy=copy)
             measured = Probe(model, config.measures.layers, self._on_activation)
             for probe in (penalized, measured):
                 stack.enter_context(probe)
                 probe.enabled = False
             update = Updater(
-                model, methods, _optimizer(config.training, model), cross_entropy, penalized,
+                model, methods, _optimizer(config.training, model), self._task.loss, penalized,
                 seed=config.seed, precision=config.training.precision, epochs=config.training.epochs,
             )  # fmt: skip
             for epoch in range(config.training.epochs):
                 started = time.perf_counter()
                 penalty, rate = self._epoch(epoch, update)
-                measurement = self._measure(epoch, penalty, rate, measured, started)
+                last = epoch + 1 == config.training.epochs
+                measure = partial(self._measure, epoch, penalty, rate, measured, inspection, started)
+                measurement = measure(last)
                 losses.append(measurement.validation_loss)
-                self.done = epoch + 1 == config.training.epochs or any(method.stops(losses) for method in methods)
+                self.done = last or any(method.stops(losses) for method in methods)
+                if self.done and not measurement.statistics:
+                    measurement = measure(True)  # nobody knew before that this epoch would be the last
                 yield measurement
                 if self.done:
                     return
@@ -111,6 +125,7 @@ class Trainer:
         """Train one epoch; returns the mean penalty per step (0-d) and the last learning rate."""
         spec = self.config.training
         self.model.train()
+        update.probe.enabled = update.observes
         rate, total = 0.0, torch.zeros((), device=self.config.device)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
@@ -121,6 +136,7 @@ class Trainer:
                 penalty = update(inputs, labels, epoch=progress, rate=rate)
                 if penalty is not None:
                     total += penalty
+        update.probe.enabled = False
         return total / len(batches), rate
 
     def _shuffled_batches(self) -> list[tuple[Tensor, Tensor]]:
@@ -132,20 +148,27 @@ class Trainer:
         inputs, labels = self._train.inputs[order], self._train.labels[order]
         return list(zip(inputs.split(size), labels.split(size), strict=True))
 
-    def _measure(self, epoch: int, penalty: Tensor, rate: float, probe: Probe, started: float) -> Measurement:
-        last = self.config.training.epochs - 1
-        probe.enabled = epoch % self.config.measures.every == 0 or epoch == last
-        results = {
-            "train": self._evaluate(self._train, TRAIN_EXAMPLES_EVALUATED),
-            "validation": self._evaluate(self._search, len(self._search.labels)),
-        }
+    def _measure(
+        self,
+        epoch: int,
+        penalty: Tensor,
+        rate: float,
+        probe: Probe,
+        inspection: Inspection,
+        started: float,
+        last: bool,
+    ) -> Measurement:
+        measured = probe.enabled = last or epoch % self.config.measures.every == 0
+        results = self._evaluate("train", self._train, TRAIN_EXAMPLES_EVALUATED, measured)
+        results |= self._evaluate("validation", self._search, len(self._search.labels), measured)
         probe.enabled = False
+        if measured:
+            results |= inspection.values(self.model, self._train)
         # The only copy off the device in the whole epoch.
-        flat = [penalty.double()] + [value.double() for result in results.values() for value in result.values()]
-        values = iter(torch.stack(flat).tolist())
-        mean_penalty = next(values)
-        numbers = {split: {key: next(values) for key in result} for split, result in results.items()}
-        loss = {split: found[_LOSS] for split, found in numbers.items()}
+        mean_penalty, *values = torch.stack([v.double() for v in (penalty, *results.values())]).tolist()
+        numbers = dict(zip(results, values, strict=True))
+        loss = {split: numbers[split, "", "loss"] for split in ("train", "validation")}
+        accuracy = numbers["validation", "", "accuracy"]
         for name, value in (("train loss", loss["train"]), ("penalty", mean_penalty)):
             if not math.isfinite(value):
                 raise DivergedError(
@@ -154,50 +177,48 @@ class Trainer:
         return Measurement(
             epoch=epoch,
             train_loss=loss["train"],
-            train_accuracy=numbers["train"][_ACCURACY],
+            train_accuracy=numbers["train", "", "accuracy"],
             validation_loss=loss["validation"] if math.isfinite(loss["validation"]) else sys.float_info.max,
-            validation_accuracy=numbers["validation"][_ACCURACY],
+            # Shares always are; R² is not where predictions have left all bounds.
+            validation_accuracy=accuracy if math.isfinite(accuracy) else -sys.float_info.max,
             penalty=mean_penalty,
             learning_rate=rate,
             seconds=time.perf_counter() - started,
             timestamp=time.time_ns() // 1_000_000,
-            statistics={split: layers for split, found in numbers.items() if (layers := _by_layer(found))},
+            statistics=nested(numbers),
         )
 
     @torch.no_grad()
-    def _evaluate(self, split: Split, limit: int) -> dict[tuple[str, str], Tensor]:
-        """Loss and accuracy of the first ``limit`` examples, statistics of the probe set; nothing leaves the device."""
+    def _evaluate(self, name: str, split: Split, limit: int, measured: bool) -> dict[Place, Tensor]:
+        """Loss, accuracy and, if ``measured``, statistics of the answers to the first ``limit`` examples.
+
+        Statistics of layers are those of the probe set. Nothing leaves the device.
+        """
         self.model.eval()
         self._sums = {}
+        chosen, answers = self._answers if measured else {}, dict[str, measures.Sums]()
         inputs, labels = split.inputs[:limit], split.labels[:limit]
         probe_size = self.config.measures.probe_size
-        loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
-        correct = torch.zeros((), dtype=torch.float64, device=inputs.device)
+        found = torch.zeros((), dtype=torch.float64, device=inputs.device)
         for start in range(0, len(labels), probe_size):
             self._measuring = start == 0  # the probe set is the first chunk
             chunk = slice(start, start + probe_size)
             logits = self.model(inputs[chunk])
-            loss += cross_entropy(logits, labels[chunk], reduction="sum")
-            correct += (logits.argmax(1) == labels[chunk]).sum()
-        values = {_LOSS: loss / len(labels), _ACCURACY: correct / len(labels)}
-        for (layer, name), sums in self._sums.items():
-            values |= {(layer, output): v for output, v in self._statistics[name].compute(sums).items()}
+            found = found + self._task.sums(logits, labels[chunk])
+            for key, statistic in chosen.items():
+                sums = statistic.update(logits, labels[chunk])
+                answers[key] = measures.merge(answers[key], sums) if key in answers else sums
+        loss, accuracy = self._task.results(found)
+        values = {(name, "", "loss"): loss, (name, "", "accuracy"): accuracy}
+        for (layer, key), sums in self._sums.items():
+            values |= {(name, layer, output): v for output, v in self._statistics[key].compute(sums).items()}
+        for key, sums in answers.items():
+            values |= {("network", name, output): v for output, v in self._answers[key].compute(sums).items()}
         return values
 
     def _on_activation(self, layer: str, activations: Tensor) -> None:
         if self._measuring:
             self._sums |= {(layer, name): s.update(activations) for name, s in self._statistics.items()}
-
-
-_LOSS, _ACCURACY = ("", "loss"), ("", "accuracy")
-
-
-def _by_layer(numbers: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float | None]]:
-    layers: dict[str, dict[str, float | None]] = {}
-    for (layer, measure), value in numbers.items():
-        if layer:
-            layers.setdefault(layer, {})[measure] = value if math.isfinite(value) else None
-    return layers
 
 
 def schedule_factor(spec: ScheduleSpec, progress: float, epochs: int) -> float:
@@ -229,4 +250,5 @@ def _optimizer(spec: TrainingSpec, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _to(split: Split, device: str, dtype: torch.dtype) -> Split:
-    return Split(inputs=split.inputs.to(device=device, dtype=dtype), labels=split.labels.to(device))
+    labels = split.labels.to(device=device, dtype=dtype if split.labels.is_floating_point() else None)
+    return Split(inputs=split.inputs.to(device=device, dtype=dtype), labels=labels)

@@ -31,6 +31,8 @@ class Updater:
 
     Attributes:
         memories: What each method keeps from step to step.
+        probe: As given. Enable it while training if ``observes``.
+        observes: Whether a method reads activations.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Updater:
         epochs: int = 0,
     ) -> None:
         self._model, self._methods, self._optimizer = model, list(methods), optimizer
-        self._loss, self._probe = loss, probe
+        self._loss, self.probe = loss, probe
         self._seed, self._precision = seed, precision
         weights = trained_weights(model)
         network = survey(model, ())
@@ -57,9 +59,9 @@ class Updater:
             "epochs": epochs,
         }
         self._classifier: nn.Module | None = None
-        if network.classifier and any(method.reads == "features" for method in methods):
+        if network.classifier and any(method.reads in ("activations", "features") for method in methods):
             self._classifier = model.get_submodule(network.classifier.removesuffix(".weight"))
-        self._probe_wanted = any(method.reads == "activations" for method in methods)
+        self.observes = any(method.reads == "activations" for method in methods)
         self.memories: list[Memory] = [{} for _ in methods]
 
     def __call__(self, inputs: Tensor, labels: Tensor, *, epoch: float, rate: float) -> Tensor | None:
@@ -102,13 +104,12 @@ class Updater:
     def _backward(self, seen: dict[str, Any], memories: Sequence[Memory]) -> Tensor | None:
         """Loss and penalties forwards and backwards; returns the penalty without its graph."""
         inputs, labels = seen["inputs"], seen["labels"]
-        self._probe.enabled = self._probe_wanted
-        mixed = torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
-        with _inputs_of(self._classifier) as features, mixed:
+        with _inputs_of(self._classifier) as features, mixed(inputs.device, self._precision):
             logits = self._model(inputs)
             loss = self._loss(logits, labels)
-        self._probe.enabled = False  # methods may take forward passes of their own
-        shown = {**seen, "activations": self._probe.activations, "logits": logits, "features": features.get("last")}
+        # Methods may take forward passes of their own, which the probe would see too: this one's activations stay here.
+        activations = self.probe.activations if self.observes else {}
+        shown = {**seen, "activations": activations, "logits": logits, "features": features.get("last")}
         steps = self._steps(shown, memories)
         found = [method.penalty(step) for method, step in zip(self._methods, steps, strict=True)]
         penalties = [penalty for penalty in found if penalty is not None]
@@ -116,6 +117,11 @@ class Updater:
         self._optimizer.zero_grad()
         (loss if penalty is None else loss + penalty).backward()
         return None if penalty is None else penalty.detach()
+
+
+def mixed(device: torch.device, precision: str) -> torch.autocast:
+    """Automatic mixed precision if that is the precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager

@@ -190,6 +190,45 @@ def test_largest_recommended_strength_changes_training(name: str, model: str) ->
     assert all(value.isfinite().all() for value in found.values())
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "regression" in regularizers.kind(name).tasks])
+def test_trains_on_numbers_if_it_says_so(name: str) -> None:
+    config = TrialConfig(
+        study="contract",
+        number=0,
+        arm=name,
+        parameters={},
+        methods=({"method": name},),
+        data=DataSpec(name="diabetes", train_size=60, splits=SplitSpec(search=50, selection=20, test=20)),
+        model=ModelSpec(name="mlp", arguments=MODELS["mlp"]),
+        training=TrainingSpec(epochs=5, batch_size=20, optimizer=OptimizerSpec(lr=1e-3)),
+        measures=MeasuresSpec(every=5),
+        seed=3,
+    )
+    _, trajectory = fit(config)
+    assert all(math.isfinite(value) for m in trajectory for value in m.scalars().values())
+    assert trajectory[-1].train_loss < trajectory[0].train_loss
+
+
+def test_what_takes_a_cross_entropy_needs_classes() -> None:
+    assert [name for name in NAMES if regularizers.kind(name).tasks != ("classification", "regression")] == [
+        "adversarial_training",
+        "isda",
+        "label_smoothing",
+        "loss_gradient",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*WITH_STRENGTH, "none"}))
+@pytest.mark.parametrize("model", MODELS)
+def test_without_a_strength_it_changes_training_or_ends_it(name: str, model: str) -> None:
+    control, found = trained(model, "none", None), trained(model, name, None)
+    assert all(value.isfinite().all() for value in found.values())
+    same = found.keys() == control.keys() and all(torch.equal(found[key], control[key]) for key in control)
+    rising = [float(epoch) for epoch in range(100)]
+    assert same == regularizers.get(name).stops(rising)
+    assert not regularizers.get(name).stops(rising[::-1])
+
+
 @pytest.mark.parametrize("name", WITH_STRENGTH)
 def test_vmap_over_strengths_equals_a_loop(name: str) -> None:
     activations, weights = noise(4, 3, 2, 2), noise(4, 3)
@@ -300,11 +339,20 @@ def test_unknown_method_lists_what_there_is() -> None:
 
 
 @every_method
-def test_handles_leave_no_trace(name: str) -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    for handle in regularizers.get(name).install(model, find_layers(model, torch.ones(2, 3))):
+def test_handles_leave_only_what_belongs_to_the_trained_network(name: str) -> None:
+    """In evaluation mode the network computes the same with and without them, and hooks stay only for that."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    inputs = noise(5, 3).float()
+    layers = find_layers(model, inputs)
+    untouched = model(inputs)
+    handles = regularizers.get(name).install(model, layers)
+    installed = model(inputs)
+    for handle in handles:
         handle.remove()
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert torch.equal(model(inputs), installed)
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert hooked == (not torch.equal(installed, untouched))
+    assert find_layers(model, inputs) == layers
 
 
 @every_method

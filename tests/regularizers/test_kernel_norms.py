@@ -158,7 +158,6 @@ def test_further_passes_leave_no_trace(name: str) -> None:
     with Probe(network) as probe:
         dropout.install(network, find_layers(network, inputs))
         network(inputs)
-        probe.enabled = False
         kept = probe.activations
         before = copy.deepcopy(network.state_dict()), torch.get_rng_state(), [m.training for m in network.modules()]
         grads = [p.grad for p in network.parameters()]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
+from sparsestudy import measures
 from sparsestudy.errors import NotFoundError
 from sparsestudy.regularizers import Layer
 from sparsestudy.study import ModelSpec
@@ -29,19 +32,8 @@ class Blocks(nn.Module):
         return logits
 
 
-class Functional(nn.Module):
-    """No non-linearity that is a module."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dense = nn.Linear(4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.dense(x))
-
-
-def observed(model: nn.Module, inputs: Tensor, *args: object) -> dict[str, Tensor]:
-    with Probe(model, *args) as probe:  # type: ignore[arg-type]
+def observed(model: nn.Module, inputs: Tensor, *args: object, **options: bool) -> dict[str, Tensor]:
+    with Probe(model, *args, **options) as probe:  # type: ignore[arg-type]
         model(inputs)
     return probe.activations
 
@@ -169,12 +161,18 @@ def test_in_place_relu_of_vgg11() -> None:
         ("tail.*", ["tail.1"]),
         (("act", "bl*"), ["block", "act"]),
         ((), []),
-        ("nothing", []),
         (lambda name: "1" in name, ["tail.1"]),
     ],
 )
 def test_selection(layers: object, expected: list[str]) -> None:
     assert list(observed(Blocks(), torch.ones(2, 4), layers)) == expected
+
+
+def test_a_pattern_that_matches_nothing_is_refused() -> None:
+    text = r"'act\?' matches no layer of this model; layers: block, act, tail\.1"
+    for layers in ("act?", ("act", "act?")):
+        with pytest.raises(NotFoundError, match=text):
+            observed(Blocks(), torch.ones(2, 4), layers)
 
 
 def test_callback_instead_of_keeping() -> None:
@@ -186,13 +184,214 @@ def test_callback_instead_of_keeping() -> None:
     assert probe.activations == {}
 
 
+def test_all_layers_of_a_network_without_any() -> None:
+    assert observed(nn.Linear(4, 2), torch.ones(2, 4)) == {}
+
+
+# Any module, any output
+
+
+class Mixed(nn.Module):
+    """Outputs that are no tensors, and a part whose place in the network its name does not tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6))
+        self.recurrent = nn.LSTM(6, 3, batch_first=True)
+        self.outputs = Outputs()
+
+    def forward(self, x: Tensor) -> Tensor:
+        sequence, _ = self.recurrent(self.dense(x).unsqueeze(1))
+        logits: Tensor = self.outputs(sequence)["deep"]["logits"]
+        return logits
+
+
+class Outputs(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, object]:
+        return {"nothing": None, "deep": {"sizes": (3, [x * 2]), "logits": x}}
+
+
+class Bare(nn.ReLU):
+    """A non-linearity that returns its result and something else."""
+
+    def forward(self, x: Tensor) -> tuple[str, Tensor]:  # type: ignore[override]
+        return "relu", super().forward(x)
+
+
+def test_any_module_by_its_name() -> None:
+    model, inputs = Mixed(), torch.randn(2, 4)
+    found = observed(model, inputs, ("dense", "dense.*", "recurrent", "outputs"))
+    assert list(found) == ["dense.1", "dense", "recurrent", "outputs"]
+    assert torch.equal(found["dense"], model.dense(inputs))
+    sequence = model.recurrent(found["dense"].unsqueeze(1))[0]
+    torch.testing.assert_close(found["recurrent"], sequence)
+    torch.testing.assert_close(found["outputs"], 2 * sequence)
+
+
+def test_patterns_match_layers_only() -> None:
+    model = Mixed()
+    assert list(observed(model, torch.randn(2, 4), "*")) == ["dense.1"]
+    assert list(observed(model, torch.randn(2, 4), lambda name: True)) == ["dense.1"]
+
+
+def test_a_non_linearity_inside_a_block_by_its_own_name() -> None:
+    found = observed(Blocks(), torch.ones(2, 4), ("block", "block.1"))
+    assert list(found) == ["block.1", "block"]
+    assert found["block"] is found["block.1"]
+
+
+def test_one_use_of_any_module() -> None:
+    model = torchvision_models.resnet18(num_classes=3).eval()
+    block = nn.Linear(3, 3)
+    shared = nn.Sequential(block, nn.ReLU(), block)
+    inputs = torch.randn(2, 3)
+    assert list(observed(shared, inputs, "0#2")) == ["0#2"]
+    assert torch.equal(observed(shared, inputs, "0#2")["0#2"], shared(inputs))
+    with torch.no_grad():
+        assert tuple(observed(model, torch.randn(1, 3, 32, 32), "layer3")["layer3"].shape) == (1, 256, 2, 2)
+
+
+def test_a_non_linearity_that_returns_a_tuple() -> None:
+    class First(nn.Module):
+        def forward(self, x: tuple[str, Tensor]) -> Tensor:
+            return x[1]
+
+    inputs = torch.tensor([[-1.0, 2.0]])
+    found = observed(nn.Sequential(Bare(), First()), inputs)
+    assert torch.equal(found["0"], torch.tensor([[0.0, 2.0]]))
+
+
+def test_a_module_that_returns_no_tensor() -> None:
+    class Words(nn.Module):
+        def forward(self, x: Tensor) -> list[str]:
+            return ["word"]
+
+    class Last(nn.Module):
+        def forward(self, x: list[str]) -> Tensor:
+            return torch.zeros(1)
+
+    with pytest.raises(TypeError, match=r"there is no tensor in what '0' returns, list; observe another module"):
+        observed(nn.Sequential(Words(), Last()), torch.ones(1), "0")
+
+
+# Changes in place
+
+
+def in_place() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Dropout(0.5, inplace=True), nn.Linear(4, 2))
+
+
+def test_a_layer_changed_in_place_is_not_passed_off() -> None:
+    text = r"the activations of '1' were changed in place.*give copy=True to the probe"
+    with pytest.raises(RuntimeError, match=text):
+        observed(in_place(), torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("quiet", [torch.no_grad, torch.enable_grad])
+def test_a_copy_keeps_what_left_the_layer(quiet: type[torch.no_grad]) -> None:
+    model, inputs = in_place(), torch.randn(2, 3)
+    with quiet():
+        found = observed(model, inputs, copy=True)["1"]
+        assert torch.equal(found, nn.functional.gelu(model[0](inputs)))
+
+
+def test_the_callback_sees_a_layer_before_it_is_changed() -> None:
+    model, inputs, seen = in_place(), torch.randn(2, 3), []
+    with Probe(model, "1", lambda layer, a: seen.append(a.clone())):
+        model(inputs)
+    assert torch.equal(seen[0], nn.functional.gelu(model[0](inputs)))
+
+
+def test_inference_mode_counts_no_changes_and_so_is_copied() -> None:
+    model, inputs = in_place(), torch.randn(2, 3)
+    with torch.inference_mode():
+        found = observed(model, inputs)["1"]
+        assert torch.equal(found, nn.functional.gelu(model[0](inputs)))
+
+
+def test_rectifier_in_place_behind_a_chosen_module() -> None:
+    model, inputs = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)), torch.randn(2, 3)
+    with pytest.raises(RuntimeError, match="'0' were changed in place"):
+        observed(model, inputs, ("0", "1"))
+    found = observed(model, inputs, ("0", "1"), copy=True)
+    assert torch.equal(found["0"], model[0](inputs))
+    assert torch.equal(found["1"], model[0](inputs).clamp(min=0))
+
+
+def test_what_is_no_copy_has_a_gradient() -> None:
+    model, inputs = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(5, 3)
+    with Probe(model) as probe:
+        [gradient] = torch.autograd.grad(model(inputs).sum(), probe.activations["1"])
+    assert torch.equal(gradient, model[2].weight.sum(0).expand(5, 4))
+
+
+# Frozen layers, precision
+
+
+@pytest.mark.parametrize("frozen", ["block", "dense"])
+def test_penalty_on_a_frozen_layer(frozen: str) -> None:
+    """The first layer frozen: no gradient at all; a later one: it passes gradients on to those before it."""
+    model, inputs = Blocks(), torch.randn(3, 4)
+    model.get_submodule(frozen).requires_grad_(False)
+    with Probe(model) as probe:
+        loss = model(inputs).square().sum()
+        layer = {"block": "block", "dense": "act"}[frozen]
+        (loss + probe.activations[layer].square().sum()).backward()
+    assert probe.activations[layer].requires_grad == (frozen == "dense")
+    assert all(p.grad is None for p in model.get_submodule(frozen).parameters())
+    if frozen == "dense":
+        alone = torch.tanh(model.dense(torch.relu(model.block[0](inputs)))).square().sum()
+        [penalty] = torch.autograd.grad(alone, model.block[0].bias)
+        [task] = torch.autograd.grad(model(inputs).square().sum(), model.block[0].bias)
+        torch.testing.assert_close(model.block[0].bias.grad, penalty + task)
+
+
+def test_part_that_runs_without_gradients() -> None:
+    class Features(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                x = torch.tanh(self.body(x))
+            logits: Tensor = self.head(x)
+            return logits
+
+    model = Features()
+    with Probe(model) as probe:
+        loss = model(torch.randn(2, 3)).sum()
+        (loss + sum(a.sum() for a in probe.activations.values())).backward()
+    assert list(probe.activations) == ["body", "tanh"]
+    assert not any(a.requires_grad for a in probe.activations.values())
+    assert model.body[0].weight.grad is None
+    assert model.head.weight.grad is not None
+
+
+def test_activations_keep_the_type_of_autocast() -> None:
+    class Function(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(super().forward(x))
+
+    model, inputs = Function(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(100, 64)
+    statistic, sums = measures.get("zero_fraction"), []
+    with torch.autocast("cpu", torch.bfloat16):
+        found = observed(model, inputs)
+        with Probe(model, "1", lambda layer, a: sums.append(statistic.update(a))):
+            model(inputs)
+    assert {name: a.dtype for name, a in found.items()} == {"1": torch.bfloat16, "relu": torch.bfloat16}
+    assert all(value.dtype != torch.bfloat16 for value in sums[0].values())
+    expected = (found["1"] == 0).double().mean().item()
+    assert statistic.compute(sums[0])["zero_fraction"].item() == pytest.approx(expected, abs=1e-6)
+
+
 # Life cycle
 
 
 def test_hooks_are_removed_on_exit() -> None:
     model = Blocks()
     with Probe(model):
-        assert hooks(model) == 4  # three layers and the start of a forward pass
+        assert hooks(model) == 6  # three layers, the start of a forward pass, its end, and what is checked then
     assert hooks(model) == 0
 
 
@@ -221,6 +420,101 @@ def test_disabled_probe_keeps_nothing() -> None:
         probe.enabled = True
         model(torch.ones(5, 4))
         assert {len(a) for a in probe.activations.values()} == {5}
+
+
+def test_a_disabled_probe_leaves_nothing_in_the_network() -> None:
+    model = Blocks()
+    with Probe(model) as probe:
+        probe.enabled = False
+        assert hooks(model) == 0
+        probe.enabled = True
+        assert hooks(model) == 6
+    assert hooks(model) == 0
+
+
+def test_switching_during_a_forward_pass() -> None:
+    model = Blocks()
+
+    def switch(layer: str, activations: Tensor) -> None:
+        probe.enabled = False
+
+    text = "a probe cannot be switched during a forward pass; do it before or after"
+    with Probe(model, on_activation=switch) as probe, pytest.raises(RuntimeError, match=text):
+        model(torch.ones(2, 4))
+    assert hooks(model) == 0
+
+
+def test_no_forward_pass_is_not_an_empty_one() -> None:
+    model = Blocks()
+    text = r"no forward pass of Blocks has been observed: call the network itself inside the probe's with block"
+    with Probe(model) as probe:
+        with pytest.raises(RuntimeError, match=text):
+            _ = probe.activations
+        model(torch.ones(2, 4))
+        assert len(probe.activations) == 3
+        probe.enabled = False
+        probe.enabled = True
+        with pytest.raises(RuntimeError, match=text):
+            _ = probe.activations
+
+
+def test_a_part_called_by_itself() -> None:
+    model = Blocks()
+    text = r"layer 'block' ran outside a forward pass of Blocks: call the network itself"
+    for call in (model.block, model.forward):
+        with Probe(model), pytest.raises(RuntimeError, match=text):
+            call(torch.ones(2, 4))
+    with Probe(model.tail) as probe:  # the part that is called
+        model(torch.ones(2, 4))
+    assert list(probe.activations) == ["1"]
+
+
+class Skips(nn.Module):
+    """Runs only those of its blocks that it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(3))
+        self.run = [0, 2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in self.run:
+            x = self.blocks[number](x)
+        return x
+
+
+def test_layers_that_do_not_run_are_missed() -> None:
+    model = Skips()
+    with Probe(model, ("blocks.0", "blocks.1", "blocks.0#2")) as probe:
+        found = []
+        for run in ([0, 0], [2], [1, 0]):
+            model.run = run
+            model(torch.ones(2, 4))
+            found.append((list(probe.activations), list(probe.missed)))
+    assert found == [
+        (["blocks.0", "blocks.0#2"], ["blocks.1"]),
+        ([], ["blocks.0", "blocks.1", "blocks.0#2"]),
+        (["blocks.1", "blocks.0"], ["blocks.0#2"]),
+    ]
+
+
+def test_a_first_pass_without_any_wanted_layer() -> None:
+    model = Skips()
+    text = "no layer that was asked for has run in the first forward pass; asked for: blocks.1"
+    with pytest.raises(NotFoundError, match=text):
+        observed(model, torch.ones(2, 4), "blocks.1")
+
+
+def test_copies_of_the_network_are_not_observed() -> None:
+    model = Blocks()
+    with Probe(model) as probe:
+        twin = copy.deepcopy(model)
+        model(torch.ones(2, 4))
+        kept = probe.activations
+        twin(torch.ones(5, 4))
+        twin.block(torch.ones(5, 4))
+        assert probe.activations is kept
+        assert {len(a) for a in kept.values()} == {2}
 
 
 def test_two_probes_at_once() -> None:
@@ -265,15 +559,6 @@ def test_discovery_restores_the_mode_after_an_exception() -> None:
         discover(model, torch.ones(2, 99))
     assert model.training
     assert hooks(model) == 0
-
-
-def test_functional_network_cannot_be_observed() -> None:
-    text = (
-        r"Functional has no non-linearity that is a module, so no layer can be observed; functional calls such as "
-        r"F\.relu\(x\) are invisible: use nn\.ReLU\(\) and its relatives"
-    )
-    with pytest.raises(NotFoundError, match=text):
-        discover(Functional(), torch.ones(2, 4))
 
 
 # Patterns
