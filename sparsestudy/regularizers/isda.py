@@ -143,8 +143,9 @@ class ISDA(Regularizer):
         weights = list(step.weights.values())[-1].to(wide)
         count, mean, covariance = merge(_recall(step.memory, weights), features, step.labels)
         step.memory.update(count=count, mean=mean, covariance=covariance)
+        variances = spread(weights, step.memory["covariance"], step.labels)
         ramp = math.floor(step.epoch) / step.epochs if step.epochs else 1.0
-        return augmentation_term(logits, step.labels, spread(weights, covariance, step.labels), ramp * self.strength)
+        return augmentation_term(logits, step.labels, variances, ramp * self.strength)
 
 
 def _recall(memory: Memory, weights: Tensor) -> Moments:

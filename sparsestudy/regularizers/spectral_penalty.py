@@ -73,7 +73,6 @@ class SpectralPenalty(WeightRegularizer):
             start = step.memory.get(name)
             if start is None:
                 start = torch.randn(rows.shape[1], generator=step.generator(rows.device), device=rows.device)
-            vector = right_vector(rows, start.to(rows.dtype))
-            step.memory[name] = vector
-            terms.append(squared_norm_along(rows, vector))
+            step.memory[name] = right_vector(rows, start.to(rows.dtype))
+            terms.append(squared_norm_along(rows, step.memory[name]))
         return self.summed(terms, step)

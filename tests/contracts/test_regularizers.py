@@ -6,18 +6,18 @@ import functools
 import importlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections import UserDict
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from sparsestudy import regularizers
 from sparsestudy.errors import NotFoundError, SpecError
 from sparsestudy.regularizers import LayerRegularizer, Regularizer, Step
+from sparsestudy.regularizers._step import Memory
 from sparsestudy.specfile import load_yaml
 from sparsestudy.study import DataSpec, MeasuresSpec, ModelSpec, OptimizerSpec, SplitSpec, TrainingSpec
 from sparsestudy.training.loop import fit
@@ -33,7 +33,7 @@ WITH_LAYERS = [name for name in NAMES if issubclass(regularizers.kind(name), Lay
 WITH_TARGETS = [name for name in NAMES if "targets" in FIELDS[name]]
 WITH_PENALTY = [name for name in NAMES if regularizers.kind(name).reads != "nothing"]
 HELD = {"isda": "moments of the features", "spectral_penalty": "singular vectors"}
-"""What the gradient of a method holds constant by its definition, though the penalty depends on it."""
+"""What is kept in memory and in the gradient constant by definition, though it depends on the present step."""
 every_method = pytest.mark.parametrize("name", NAMES)
 
 MODELS = {"mlp": {"hidden": [12, 8]}, "convnet": {"channels": [4, 4], "dense": 8}}
@@ -58,9 +58,11 @@ def variants(name: str) -> list[Regularizer]:
     return [regularizers.get(name, **p) for p in ({}, *recommended(name), per_layer)]
 
 
-def total(method: Regularizer, activations: Tensor, weights: Tensor, epoch: float = 3.5) -> Tensor:
+def total(
+    method: Regularizer, activations: Tensor, weights: Tensor, epoch: float = 3.5, memory: Memory | None = None
+) -> Tensor:
     """The penalty as a tensor; two layers share the activations."""
-    penalty = method.penalty(awkward_step(activations, weights, epoch))
+    penalty = method.penalty(awkward_step(activations, weights, epoch, memory))
     return torch.zeros((), dtype=activations.dtype) if penalty is None else penalty
 
 
@@ -75,7 +77,7 @@ class Tanh(nn.Module):
         return torch.tanh(inputs.flatten(1).mean(1, keepdim=True) * self.outputs)
 
 
-def awkward_step(activations: Tensor, weights: Tensor, epoch: float = 3.5) -> Step:
+def awkward_step(activations: Tensor, weights: Tensor, epoch: float = 3.5, memory: Memory | None = None) -> Step:
     """A step all of whose parts are made of the same activations and weights; the last two weights fit together."""
     features = activations.flatten(1)
     hidden = weights[:, 0] * (noise(3, len(weights), seed=1) - 0.5).to(weights)
@@ -91,6 +93,7 @@ def awkward_step(activations: Tensor, weights: Tensor, epoch: float = 3.5) -> St
         rate=0.1,
         epoch=epoch,
         epochs=7,
+        memory={} if memory is None else memory,
     )
 
 
@@ -128,33 +131,17 @@ def test_gradcheck(name: str, shape: tuple[int, ...]) -> None:
     for method in variants(name):
         penalty = functools.partial(total, method)
         if name in HELD:
-            penalty = Held(penalty)
+            penalty = functools.partial(total, method, memory=(memory := Constant()))
             penalty(activations, weights)
-            assert penalty.constants
+            assert memory
         assert torch.autograd.gradcheck(penalty, (activations, weights))
 
 
-class Held(TorchFunctionMode):
-    """A penalty in which whatever was detached keeps its values of the first call."""
+class Constant(UserDict[str, Tensor]):
+    """A memory that keeps the first values it is given."""
 
-    def __init__(self, penalty: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.penalty = penalty
-        self.constants: list[Tensor] = []
-        self.replay: Iterator[Tensor] | None = None
-
-    def __call__(self, activations: Tensor, weights: Tensor) -> Tensor:
-        self.replay = iter(self.constants) if self.constants else None
-        with self:
-            return self.penalty(activations, weights)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is not Tensor.detach:
-            return result
-        if self.replay is None:
-            self.constants.append(result.clone())
-        return self.constants[-1] if self.replay is None else next(self.replay)
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self.data.setdefault(name, value)
 
 
 # Strengths
