@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import shlex
@@ -17,10 +18,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsestudy import regularizers
+from sparsestudy import regularizers, snapshot
 from sparsestudy.errors import (
     ConflictError,
     NotFoundError,
@@ -43,6 +45,7 @@ from sparsestudy.values import DOMAIN_SCHEMA
 if TYPE_CHECKING:
     import pandas as pd
 
+logger = logging.getLogger(__name__)
 LEDGER = "ledger.db"
 
 
@@ -275,12 +278,13 @@ def run(
         progress = _progress(study, planned)
         search = StudySearch(planned.spec, planned.space, planned.configure, lease)
         interrupted = False
-        tracker = _tracker(study)
+        tracker = _tracker(study, planned.spec)
         tracker.start()
         try:
             if not search.exhausted:
                 with tune.cluster(os.environ.get("RAY_ADDRESS")):
-                    interrupted = not tune.execute(search, lease, progress, watch and (lambda: watch(progress)))
+                    show = partial(watch, progress) if watch else None
+                    interrupted = not tune.execute(search, lease, progress, study.folder, show)
         finally:
             progress.phase = "writing the outcome"
             if watch:
@@ -313,7 +317,7 @@ def _progress(study: Study, planned: Plan) -> Progress:
     return progress
 
 
-def _tracker(study: Study) -> Tracker:
+def _tracker(study: Study, spec: StudySpec) -> Tracker:
     from sparsestudy.analysis import table
     from sparsestudy.analysis.heatmap import heatmap_png
 
@@ -321,13 +325,26 @@ def _tracker(study: Study) -> Tracker:
         if not trajectory:
             return {}
         main = trial.config.measures.main
-        title = f"{study.name} · trial {trial.number} · {trial.config.arm}"
+        pictured = spec.measures.snapshots == "all" and trial.state is TrialState.COMPLETE
         return {
             "trajectory.parquet": _parquet(table.trajectory_table(trajectory)),
-            "sparsity.png": heatmap_png(trajectory, main, title=title),
+            "sparsity.png": heatmap_png(trajectory, main, title=_title(study.name, trial)),
+            **(_pictures(study.name, study.folder, trial) if pictured else {}),
         }
 
     return Tracker(Ledger.in_folder(study.folder), study.record, study.folder, artifacts)
+
+
+def _title(study: str, trial: Trial) -> str:
+    return f"{study} · trial {trial.number} · {trial.config.arm}"
+
+
+def _pictures(study: str, folder: Path, trial: Trial) -> dict[str, bytes]:
+    """Pictures of the inside of a trial's network by file name; none if there is no snapshot that can be read."""
+    from sparsestudy.analysis.inside.pictures import pictures
+
+    found = snapshot.read(folder, trial.number)
+    return {} if found is None else pictures(found, title=_title(study, trial))
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:
@@ -360,7 +377,8 @@ def _conclude(study: Study, source: Path, planned: Plan, interrupted: bool, deli
     commands["Browse in MLflow"] = f"sparsestudy ui {study.name}"
     trajectories = {t.number: study.trajectory(t.number) for t in trials if t.epochs}
     table.write_parquet(table.trials_table(planned.spec, trials), study.folder / "trials.parquet")
-    report.write_report(outcome.report, planned.spec, trials, trajectories, commands=commands)
+    inside = snapshot.read(study.folder, ranking[0].number) if ranking else None
+    report.write_report(outcome.report, planned.spec, trials, trajectories, commands=commands, inside=inside)
     return outcome
 
 
@@ -381,6 +399,19 @@ def _attach_outcome(tracker: Tracker, outcome: Outcome, *, complete: bool) -> No
         objectives = zip(outcome.spec.search.objectives, outcome.ranking[0].values, strict=True)
         metrics |= {o.metric: value for o, value in objectives}
     tracker.finish(files, metrics=metrics, complete=complete)
+    if complete and outcome.spec.measures.snapshots == "best":
+        _attach_pictures(tracker, outcome)
+
+
+def _attach_pictures(tracker: Tracker, outcome: Outcome) -> None:
+    from sparsestudy.analysis import table
+
+    for trial in table.best_by_arm(outcome.spec, outcome.trials).values():
+        try:
+            tracker.attach(str(trial.run_id), _pictures(outcome.study, outcome.folder, trial))
+        except Exception as error:
+            # MLflow has gone since the last delivery. The study is done, and the page has its pictures.
+            logger.warning("the pictures of trial %d did not reach MLflow: %s", trial.number, error)
 
 
 def _fail_if_all_failed(outcome: Outcome) -> None:

@@ -19,10 +19,12 @@ from torch.nn.functional import cross_entropy
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import DivergedError
 from sparsestudy.regularizers import Regularizer, Step
+from sparsestudy.snapshot import Snapshot
 from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
 from sparsestudy.training.data import Dataset, Split
 from sparsestudy.training.probe import Probe, sites
+from sparsestudy.training.snapshot import take
 from sparsestudy.trial import Measurement, TrialConfig
 
 TRAIN_EXAMPLES_EVALUATED = 2048
@@ -95,6 +97,16 @@ class Trainer:
                 penalty, rate = self._epoch(epoch, methods, optimizer, penalized)
                 penalized.enabled = False
                 yield self._measure(epoch, penalty, rate, measured, started)
+
+    def snapshot(self) -> Snapshot:
+        """What the network, trained as far as it is, does with the probe sets; changes nothing."""
+        size = self.config.measures.probe_size
+        probes = {"train": self._train, "validation": self._search}
+        return take(
+            self.model,
+            {name: Split(split.inputs[:size], split.labels[:size]) for name, split in probes.items()},
+            self.config.measures.layers,
+        )
 
     def _epoch(
         self, epoch: int, methods: list[Regularizer], optimizer: torch.optim.Optimizer, probe: Probe

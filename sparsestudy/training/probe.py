@@ -9,7 +9,8 @@ yields one layer per use: ``layer1.0.relu``, ``layer1.0.relu#2``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -67,6 +68,18 @@ def sites(model: nn.Module) -> dict[str, nn.Module]:
     return {names[site]: site for site in (blocks.get(module, module) for module in inside)}
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the time of the block; afterwards every part is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def discover(model: nn.Module, example: Tensor) -> list[Layer]:
     """Layers in the order in which a forward pass reaches them, with their shapes.
 
@@ -77,15 +90,9 @@ def discover(model: nn.Module, example: Tensor) -> list[Layer]:
     Raises:
         NotFoundError: The network has no non-linearity that is a module.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with Probe(model) as probe, torch.no_grad():
-            model(example)
-            layers = [Layer(name=name, shape=tuple(a.shape[1:])) for name, a in probe.activations.items()]
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), Probe(model) as probe, torch.no_grad():
+        model(example)
+        layers = [Layer(name=name, shape=tuple(a.shape[1:])) for name, a in probe.activations.items()]
     if not layers:
         raise NotFoundError(
             f"{type(model).__name__} has no non-linearity that is a module, so no layer can be observed; functional "
