@@ -107,7 +107,7 @@ def test_words_say_measure_split_and_number_of_images():
     )
     assert "4 validation images" in correlation_caption(found)
     assert "(intra) on 4 validation images" in maps_caption(found)
-    assert layer_note(found.layers[0]) == "1 of 4 dead, 1 silent images"
+    assert layer_note(found.layers[0]) == "1 of 4 dead, 1 silent image"
     assert matrix_note(make_layer(filters=100)) == ("mean |r| 0.00, 64 of 100 filters", "1 constant")
     assert matrix_note(silent(filters=1)) == ("mean |r| –, 1 filter", "1 constant")
     many = make_snapshot(*(make_layer(f"block.{i}.relu") for i in range(40)))
@@ -190,7 +190,7 @@ def test_histogram_figure_has_a_row_a_layer():
     assert [list(d) for d in validation.customdata[:2]] == [["conv1", "25.0%"], ["conv1", "50.0%"]]
     assert (list(at_training.x), list(at_validation.x)) == ([0.5, 0.5], [0.5833, 0.5833])
     labels = histogram_figure(found).layout.yaxis.ticktext
-    assert list(labels) == [f"{name}<br>1 of 4 dead, 1 silent images" for name in ("conv1", "conv2")]
+    assert list(labels) == [f"{name}<br>1 of 4 dead, 1 silent image" for name in ("conv1", "conv2")]
 
 
 def test_correlation_figure_names_its_filters():
@@ -218,7 +218,6 @@ def test_maps_figure_holds_the_mosaic():
 SNAPSHOTS = {
     "one": make_snapshot(),
     "resnet18": resnet18(),
-    "many": make_snapshot(*(make_layer(f"block.{i}.relu") for i in range(40))),
     "silent": make_snapshot(silent(), silent("dense", 2)),
     "mixed": make_snapshot(silent(), make_layer("b")),
     "filter": make_snapshot(make_layer(filters=1)),
@@ -271,9 +270,9 @@ def test_pictures_show_what_they_should():
 def test_pictures_are_the_same_from_several_threads_and_leave_pyplot_alone():
     before = dict(matplotlib.rcParams)
     one = pictures(make_snapshot(), title="t")
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: pictures(make_snapshot(), title="t"), range(3)))
-    assert found == [one] * 3
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: pictures(make_snapshot(), title="t"), range(2)))
+    assert found == [one] * 2
     assert dict(matplotlib.rcParams) == before
 
 

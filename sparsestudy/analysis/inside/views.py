@@ -101,7 +101,8 @@ def histogram_caption(snapshot: Snapshot) -> str:
     sizes = " and ".join(f"{snapshot.images_of(split)} {SPLITS[split][0]}" for split in present)
     return (
         f"Perplexity sparsity of all units of a layer on each of {sizes} images{_of(snapshot)}. Triangles are means;"
-        f" each row is scaled to its highest bar."
+        f" each row is scaled to its highest bar;"
+        f" dead filters and silent images are counted on the validation set."
     )
 
 
@@ -136,7 +137,9 @@ def layer_note(layer: LayerSnapshot) -> str:
     if math.prod(layer.shape) < 2:
         return "one unit has no sparsity"
     dead, silent = layer.dead[SHOWN_OF], int(np.isnan(layer.sparsity[SHOWN_OF]).sum())
-    parts = [f"{dead} of {layer.shape[0]} dead"] * (dead > 0) + [f"{silent} silent images"] * (silent > 0)
+    parts = [f"{dead} of {layer.shape[0]} dead"] * (dead > 0) + [f"{silent} silent image{'s' * (silent > 1)}"] * (
+        silent > 0
+    )
     return ", ".join(parts)
 
 
