@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -17,18 +17,30 @@ from torch import nn
 
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import NotFoundError, Problem, SparseStudyError, SpecError, listing, shown, suggest
-from sparsestudy.regularizers import LayerRegularizer, Regularizer, WeightRegularizer
+from sparsestudy.measures import LayerStatistic
+from sparsestudy.regularizers import Layer, LayerRegularizer, WeightRegularizer, survey
 from sparsestudy.space import Domain, Parameter, Scalar, SearchSpace, Uniform, fill, leaves
 from sparsestudy.specfile import Draft, Path_, describe, spell
-from sparsestudy.study import ArmSpec, DataSpec, MethodSpec, ModelSpec, Section, StoppingSpec, StudySpec, TrainingSpec
+from sparsestudy.study import (
+    ArmSpec,
+    DataSpec,
+    MethodSpec,
+    ModelSpec,
+    Section,
+    StoppingSpec,
+    StudySpec,
+    TaskName,
+    TrainingSpec,
+)
 from sparsestudy.training import data, models
-from sparsestudy.training.probe import Layer, discover, expand
+from sparsestudy.training.probe import discover, expand
 from sparsestudy.trial import SCALARS, SPARSITY, objective_names
 from sparsestudy.values import AUTO
 
 T = TypeVar("T")
 Template = dict[str, Any]
 SEARCHABLE = ("training", "model.arguments", "data")
+_LABELS = {"classification": "classes", "regression": "numbers to predict"}
 
 
 class Checker:
@@ -96,7 +108,7 @@ class Checker:
     def _build(self, spec: ModelSpec, dataset: data.Dataset | None, path: Path_ | None = None) -> nn.Module | None:
         assert dataset is not None
         with torch.random.fork_rng():
-            build = functools.partial(models.build, spec, dataset.input_shape, dataset.classes)
+            build = functools.partial(models.build, spec, dataset.input_shape, dataset.outputs)
             return self._attempt(build, path or ("model", "name"), path)
 
     def _attempt(self, make: Callable[[], T], otherwise: Path_, path: Path_ | None) -> T | None:
@@ -119,20 +131,21 @@ class Checker:
             return []
 
     def _expand(self, path: Path_, patterns: Mapping[str, Any], names: list[str] | None = None) -> dict[str, Any]:
-        """Patterns as one entry per layer (or name); a pattern that matches nothing is a problem of its own."""
+        """Patterns as one entry per layer (or weight, if named); a pattern that matches nothing is a problem."""
+        noun = "layer" if names is None else "weight"
         names = [layer.name for layer in self.layers] if names is None else names
         if not names:
             return {}
         good = {}
         for index, (pattern, value) in enumerate(patterns.items()):
             try:
-                expand({pattern: value}, names)
+                expand({pattern: value}, names, noun)
                 good[pattern] = value
             except NotFoundError as error:
                 hints = [*names, *(f"{name.rpartition('.')[0]}.*" for name in names if "." in name)]
                 self.add(self._entry(path, pattern, index), f"{error}{suggest(pattern, hints)}")
         try:
-            return expand(good, names)
+            return expand(good, names, noun)
         except ValueError as error:
             self.add(path, str(error))
             return {}
@@ -177,6 +190,7 @@ class Checker:
         except NotFoundError as error:
             self.add(named, str(error))
             return
+        self._task(named, spec.method, kind.tasks)
         template: Template = {"method": spec.method}
         for key, value in spec.template().items():
             if key not in kind.model_fields:
@@ -198,12 +212,22 @@ class Checker:
                 value = self._expand((*path, key), ranges)
             elif key == "layers":
                 names = self._weights() if issubclass(kind, WeightRegularizer) else None
+                if not value:
+                    self.add((*path, key), "an empty list of layer patterns; leave it out for all layers, or name some")
                 value = tuple(self._expand((*path, key), dict.fromkeys(value), names))
+                if not value:
+                    continue  # what is wrong has been said; that it leaves nothing to act on would be said twice
             template[key] = value
         if "targets" in template and "layers" in template and template["targets"]:
             self.add((*path, "layers"), "targets already choose the layers; give one of the two")
         self._corners(path, template)
         self.templates[arm][prefix] = template
+
+    def _task(self, path: Path_, name: str, tasks: Sequence[TaskName]) -> None:
+        """Note it if a method or measure cannot be used for what the labels ask for."""
+        if self.dataset is not None and self.dataset.task not in tasks:
+            has, needs = _LABELS[self.dataset.task], _LABELS[tasks[0]]
+            self.add(path, f"{name} needs {needs}; the data set {self.spec.data.name} has {has}")
 
     def _corners(self, path: Path_, template: Template) -> None:
         """Build the method at every corner of its domains, one domain at a time."""
@@ -212,40 +236,38 @@ class Checker:
         domains = dict(leaves(template))
         first = {name: domain.corners()[0] for name, domain in domains.items()}
         seen: set[tuple[Path_, str]] = set()
+        network = survey(self.model or nn.Identity(), self.layers)
         for point in _one_at_a_time(first, domains):
             try:
                 method = kind(**fill(template, point))
             except ValidationError as error:
                 found = [((*path, *e["loc"]), describe(e)) for e in error.errors(include_url=False)]
             else:
-                found = [(path, message) for message in self._obstacles(method)]
+                found = [(path, message) for message in method.obstacles(network)] if network.layers else []
             for problem in found:
                 if problem not in seen:
                     seen.add(problem)
                     self.add(*problem)
 
-    def _obstacles(self, method: Regularizer) -> Iterator[str]:
-        """Say which layers the method is asked to act on and cannot."""
-        for layer in self.layers:
-            why = method.obstacle(layer.shape) if method.acts_on(layer.name) else ""
-            if why:
-                yield f"it cannot work on layer {layer.name!r}: {why}; choose other layers"
-
     # Everything else
 
     def _measures(self) -> None:
         spec = self.spec.measures
-        outputs: list[str] = []
+        found: list[measures.Statistic] = []
         for index, name in enumerate(spec.names):
+            here = self._entry(("measures", "names"), name, index)
             try:
-                outputs += measures.get(name).outputs
+                found.append(measures.get(name))
             except NotFoundError as error:
-                self.add(self._entry(("measures", "names"), name, index), str(error))
-        if outputs and spec.main not in outputs:
-            self.add(
-                ("measures", "main"),
-                f"{spec.main!r} is not measured; allowed: {listing(outputs)}{suggest(spec.main, outputs)}",
-            )
+                self.add(here, str(error))
+            else:
+                self._task(here, name, found[-1].tasks)
+        outputs = [output for measure in found if isinstance(measure, LayerStatistic) for output in measure.outputs]
+        if found and spec.main not in outputs:
+            others = [output for measure in found for output in measure.outputs]
+            why = "is not of a layer's activations, as main must be" if spec.main in others else "is not measured"
+            allowed = listing(outputs) if outputs else "none, as names has no measure of a layer's activations"
+            self.add(("measures", "main"), f"{spec.main!r} {why}; allowed: {allowed}{suggest(spec.main, outputs)}")
         self._expand(("measures", "layers"), dict.fromkeys(spec.layers))
 
     def _parameters(self) -> None:
@@ -301,6 +323,10 @@ class Checker:
         elif isinstance(changed, ModelSpec):
             model = changed
         if dataset is None or not self.layers:
+            return
+        if self.dataset is not None and dataset.task != self.dataset.task:
+            has, had = _LABELS[dataset.task], _LABELS[self.dataset.task]
+            self.add(here, f"{shown(value)} gives the data {has} instead of {had}; all trials of a study need the same")
             return
         built = self._build(model, dataset, here)
         if built is not None and _names(self._discover(built, dataset)) != _names(self.layers):

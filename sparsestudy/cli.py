@@ -324,13 +324,14 @@ def _print_outcome(outcome: Outcome, again: str) -> None:
 
 def _best_table(spec: Any, ranked: Sequence[Trial]) -> Table:
     from sparsestudy.trial import short_names, trial_label
+    from sparsestudy.words import called, task_of
 
-    prefix = "best/sparsity/"
+    prefix, task = "best/sparsity/", task_of(ranked)
     layers = [k.removeprefix(prefix) for k in ranked[0].headlines if k.startswith(prefix) and k != f"{prefix}mean"]
     short = short_names(layers)
     table = Table("trial", "configuration", box=None, header_style="bold")
     for objective in spec.search.objectives:
-        table.add_column(objective.metric, justify="right")
+        table.add_column(called(objective.metric, task), justify="right")
     table.add_column("gap/loss", justify="right")
     for layer in layers:
         table.add_column(f"S {short[layer]}", justify="right")
@@ -353,10 +354,11 @@ def _cell(value: float | None) -> str:
 
 def _trial_table(study: Study, listed: Sequence[Trial]) -> Table:
     from sparsestudy.trial import trial_label
+    from sparsestudy.words import called, task_of
 
     table = Table("trial", "state", "epochs", box=None, header_style="bold")
     for objective in study.spec.search.objectives:
-        table.add_column(objective.metric, justify="right")
+        table.add_column(called(objective.metric, task_of(listed)), justify="right")
     table.add_column("configuration")
     for trial in listed:
         missing = len(study.spec.search.objectives) - len(trial.values)
@@ -390,6 +392,7 @@ def _plain(study: Study, trial: Trial) -> dict[str, Any]:
 
 def _print_trial(study: Study, trial: Trial, trajectory: Sequence[Any]) -> None:
     from sparsestudy.trial import short_names, trial_label
+    from sparsestudy.words import called
 
     console.print(f"[bold]trial {trial.number}[/]  {escape(trial_label(trial.config))}")
     seconds = f", {_duration(trial.finished - trial.started)}" if trial.finished and trial.started else ""
@@ -406,7 +409,8 @@ def _print_trial(study: Study, trial: Trial, trajectory: Sequence[Any]) -> None:
         return
     main_measure = study.spec.measures.main
     layers = list(trajectory[0].statistics.get("validation", {}))
-    table = Table("epoch", "train loss", "validation loss", "validation accuracy", box=None, header_style="bold")
+    score = called("validation accuracy", trial.config.task)
+    table = Table("epoch", "train loss", "validation loss", score, box=None, header_style="bold")
     for short in short_names(layers).values():
         table.add_column(f"S {short}", justify="right")
     step = max(1, len(trajectory) // 20)
@@ -421,9 +425,9 @@ def _print_plan(planned: Any, estimate: Any) -> None:
     spec = planned.spec
     sizes = ", ".join(f"{name} {size}" for name, size in planned.sizes.items())
     console.print(f"[bold]{escape(spec.name)}[/]  {escape(spec.question)}")
-    console.print(
-        f"data     {spec.data.name}: {planned.classes} classes, examples {list(planned.input_shape)}, {sizes}"
-    )
+    spread = f"numbers of mean {planned.label_mean:.4g}, standard deviation {planned.label_std:.4g}"
+    labels = f"{planned.classes} classes" if planned.classes else f"{spread} to predict"
+    console.print(f"data     {spec.data.name}: {labels}, examples {list(planned.input_shape)}, {sizes}")
     console.print(f"model    {spec.model.name}: {planned.weights:,} parameters")
     table = Table("layer", "activations", box=None, header_style="bold")
     for layer in planned.layers:

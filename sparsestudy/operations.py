@@ -1,22 +1,19 @@
 """The verbs on a study; the command line says them, and so can anybody's Python.
 
-A study lives in a folder of its name below the home folder (``./results``, or SPARSESTUDY_HOME): its ledger, its
-embedded MLflow store, and its outcome. Running the same file again continues the study in that folder.
+Running the same file again continues the study that `sparsestudy.recorded` finds for it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
-import re
 import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,74 +22,26 @@ from typing import TYPE_CHECKING, Any
 from sparsestudy import regularizers, snapshot
 from sparsestudy.errors import (
     ConflictError,
-    NotFoundError,
     SparseStudyError,
     TrackingError,
     TrialFailedError,
-    listing,
-    suggest,
 )
 from sparsestudy.planning import Plan, resolve, single_point
+from sparsestudy.recorded import Study, claim, differences, home, open_study, studies, versions
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.specfile import dump_yaml, read
 from sparsestudy.study import StudySpec
-from sparsestudy.tracking.ledger import Ledger, StudyRecord
+from sparsestudy.tracking.ledger import Lease, Ledger
 from sparsestudy.tracking.mlflow_tracker import QUIET, Tracker, default_uri
 from sparsestudy.trial import Measurement, Trial, TrialState
 from sparsestudy.values import DOMAIN_SCHEMA
+from sparsestudy.words import called
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
-LEDGER = "ledger.db"
-
-
-def home() -> Path:
-    """The folder that holds one folder per study: SPARSESTUDY_HOME, or ``results`` in the current folder."""
-    return Path(os.environ.get("SPARSESTUDY_HOME") or "results")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """A recorded study and where it lives. Close it, or use it as a context manager."""
-
-    folder: Path
-    ledger: Ledger
-    record: StudyRecord
-
-    @property
-    def name(self) -> str:
-        """Its name, which is its folder's name."""
-        return self.record.name
-
-    @property
-    def spec(self) -> StudySpec:
-        """The study file it was created from."""
-        return self.record.spec
-
-    def trials(self) -> list[Trial]:
-        """All trials by number."""
-        return self.ledger.trials(self.record.id)
-
-    def trial(self, number: int) -> Trial:
-        """One trial; NotFoundError if there is none of that number."""
-        return self.ledger.trial(self.record.id, number)
-
-    def trajectory(self, number: int) -> list[Measurement]:
-        """Recorded epochs of a trial."""
-        return self.ledger.trajectory(self.record.id, number)
-
-    def states(self) -> Counter[TrialState]:
-        """How many trials are in each state."""
-        return Counter(trial.state for trial in self.trials())
-
-    def __enter__(self) -> Study:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.ledger.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,111 +90,6 @@ def plan(source: Path, overrides: Sequence[str] = ()) -> Plan:
     return resolve(read(source, overrides))
 
 
-def studies() -> list[str]:
-    """Names of the recorded studies, oldest first."""
-    found = [path.parent for path in home().glob(f"*/{LEDGER}")]
-    return [folder.name for folder in sorted(found, key=lambda f: f.stat().st_ctime)]
-
-
-def open_study(name: str) -> Study:
-    """Open a recorded study by name.
-
-    Raises:
-        NotFoundError: There is none; the message lists what there is.
-    """
-    folder = home() / name
-    if not (folder / LEDGER).exists():
-        known = studies()
-        raise NotFoundError(f"no study named {name!r} in {home()}; studies: {listing(known)}{suggest(name, known)}")
-    ledger = Ledger.in_folder(folder)
-    return Study(folder=folder, ledger=ledger, record=ledger.study(name))
-
-
-def versions(name: str) -> list[str]:
-    """Recorded studies made from files of that name: the name itself, then ``name-2``, ``name-3``, ..."""
-    pattern = re.compile(rf"{re.escape(name)}(-(\d+))?")
-    found = [(int(m[2] or 1), study) for study in studies() if (m := pattern.fullmatch(study))]
-    return [study for _, study in sorted(found) if _recorded_name(study) == name]
-
-
-def _recorded_name(study: str) -> str:
-    with open_study(study) as opened:
-        return opened.spec.name
-
-
-def claim(spec: StudySpec, *, new: bool = False) -> Study:
-    """The study this spec continues, or a new one.
-
-    Args:
-        spec: The study.
-        new: Start over in a new folder (``name-2``, ...) even if there is a study of that name.
-
-    Raises:
-        ConflictError: The recorded study of that name was made from a different file; the message shows how it
-            differs.
-    """
-    known = versions(spec.name)
-    if not new:
-        for name in reversed(known):
-            study = open_study(name)
-            if study.spec.digest == spec.digest:
-                return study
-            study.ledger.close()
-        if known:
-            with open_study(known[-1]) as latest:
-                changes = differences(latest.spec.identity(), spec.identity())
-            raise ConflictError(
-                "\n".join(
-                    [
-                        f"study {known[-1]!r} was started from a different file:",
-                        *(f"  {line}" for line in changes),
-                        "run with --new to start another version beside it, or undo the change to continue it",
-                    ]
-                )
-            )
-    taken = {*studies(), *(p.name for p in home().glob("*"))}
-    name = next(n for n in _numbered(spec.name) if n not in taken)
-    ledger = Ledger.in_folder(home() / name)
-    return Study(folder=home() / name, ledger=ledger, record=ledger.create_study(name, spec))
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield f"{name}-{number}"
-        number += 1
-
-
-def differences(recorded: Any, given: Any, path: str = "") -> list[str]:
-    """How two specs differ, one line a difference.
-
-    Example:
-        >>> differences({"training": {"epochs": 5}}, {"training": {"epochs": 9}, "data": {"seed": 1}})
-        ['data: (default) -> {"seed": 1}', 'training.epochs: 5 -> 9']
-    """
-    if isinstance(recorded, Mapping) and isinstance(given, Mapping):
-        lines = []
-        for key in sorted({*recorded, *given}):
-            here = f"{path}.{key}" if path else str(key)
-            lines += differences(recorded.get(key, _ABSENT), given.get(key, _ABSENT), here)
-        return lines
-    if isinstance(recorded, list) and isinstance(given, list) and len(recorded) == len(given):
-        return [
-            line
-            for i, (a, b) in enumerate(zip(recorded, given, strict=True))
-            for line in differences(a, b, f"{path}[{i}]")
-        ]
-    return [] if recorded == given else [f"{path}: {_spell(recorded)} -> {_spell(given)}"]
-
-
-_ABSENT = object()
-
-
-def _spell(value: Any) -> str:
-    return "(default)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
-
-
 def run(
     source: Path,
     overrides: Sequence[str] = (),
@@ -266,41 +110,59 @@ def run(
         ConflictError: The file changed since the study began, or another process is running it.
         TrialFailedError: Every trial failed; the message has the first traceback.
     """
-    # Imported late: Ray takes a second, and `validate` or `list` need not wait for it.
-    from sparsestudy.scheduling import tune
-
     planned = plan(source, overrides)
     started = time.monotonic()
-    with claim(planned.spec, new=new) as study, contextlib.ExitStack() as stack:
-        lease = study.ledger.lease(study.record)
-        stack.callback(_release, lease)
-        study.ledger.update_spec(lease, planned.spec)
-        progress = _progress(study, planned)
-        search = StudySearch(planned.spec, planned.space, planned.configure, lease)
-        interrupted = False
-        tracker = _tracker(study, planned.spec)
-        tracker.start()
-        try:
-            if not search.exhausted:
-                with tune.cluster(os.environ.get("RAY_ADDRESS")):
-                    show = partial(watch, progress) if watch else None
-                    interrupted = not tune.execute(search, lease, progress, study.folder, show)
-        finally:
-            progress.phase = "writing the outcome"
-            if watch:
-                watch(progress)
-            delivered = tracker.close()
-        outcome = _conclude(study, source, planned, interrupted, delivered, time.monotonic() - started)
-        if delivered:
-            _attach_outcome(tracker, outcome, complete=not interrupted)
+    with claim(planned.spec, new=new) as study, _leased(study) as lease:
+        launch = _train(study, planned, lease, watch)
+        outcome = _conclude(study, source, planned, launch.interrupted, launch.delivered, time.monotonic() - started)
+        if launch.delivered:
+            _attach_outcome(launch.tracker, outcome, complete=not launch.interrupted)
         _fail_if_all_failed(outcome)
         return outcome
 
 
-def _release(lease: Any) -> None:
-    # Somebody took the study over, and it is theirs; or the disk is full, which has been said already.
-    with contextlib.suppress(ConflictError, TrackingError):
-        lease.release()
+@dataclass(frozen=True, kw_only=True)
+class _Launch:
+    """How a launch ended: whether it was interrupted, and whether MLflow has got everything."""
+
+    tracker: Tracker
+    interrupted: bool
+    delivered: bool
+
+
+@contextlib.contextmanager
+def _leased(study: Study) -> Iterator[Lease]:
+    lease = study.ledger.lease(study.record)
+    try:
+        yield lease
+    finally:
+        # Somebody took the study over, and it is theirs; or the disk is full, which has been said already.
+        with contextlib.suppress(ConflictError, TrackingError):
+            lease.release()
+
+
+def _train(study: Study, planned: Plan, lease: Lease, watch: Callable[[Progress], None] | None) -> _Launch:
+    """Run the trials that the study still lacks, and bring them to MLflow."""
+    # Imported late: Ray takes a second, and `validate` or `list` need not wait for it.
+    from sparsestudy.scheduling import tune
+
+    study.ledger.update_spec(lease, planned.spec)
+    progress = _progress(study, planned)
+    search = StudySearch(planned.spec, planned.space, planned.configure, lease)
+    interrupted = False
+    tracker = _tracker(study, planned.spec)
+    tracker.start()
+    try:
+        if not search.exhausted:
+            with tune.cluster(os.environ.get("RAY_ADDRESS")):
+                show = partial(watch, progress) if watch else None
+                interrupted = not tune.execute(search, lease, progress, study.folder, show)
+    finally:
+        progress.phase = "writing the outcome"
+        if watch:
+            watch(progress)
+        delivered = tracker.close()
+    return _Launch(tracker=tracker, interrupted=interrupted, delivered=delivered)
 
 
 def _progress(study: Study, planned: Plan) -> Progress:
@@ -326,9 +188,10 @@ def _tracker(study: Study, spec: StudySpec) -> Tracker:
             return {}
         main = trial.config.measures.main
         pictured = spec.measures.snapshots == "all" and trial.state is TrialState.COMPLETE
+        heatmap = heatmap_png(trajectory, main, title=_title(study.name, trial), task=trial.config.task)
         return {
             "trajectory.parquet": _parquet(table.trajectory_table(trajectory)),
-            "sparsity.png": heatmap_png(trajectory, main, title=_title(study.name, trial)),
+            "sparsity.png": heatmap,
             **(_pictures(study.name, study.folder, trial) if pictured else {}),
         }
 
@@ -383,7 +246,10 @@ def _conclude(study: Study, source: Path, planned: Plan, interrupted: bool, deli
 
 
 def _best_yaml(spec: StudySpec, best: Trial, study: str) -> str:
-    values = ", ".join(f"{o.metric} = {v:.4g}" for o, v in zip(spec.search.objectives, best.values, strict=True))
+    values = ", ".join(
+        f"{called(o.metric, best.config.task)} = {v:.4g}"
+        for o, v in zip(spec.search.objectives, best.values, strict=True)
+    )
     comment = (
         f"The best configuration of study {study!r}: trial {best.number}, {values} on the search split.\n"
         f"Best of {spec.search.trials or 'all'} trials on the split that chose it, so expect less on new data."

@@ -7,13 +7,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sparsestudy import measures
 from sparsestudy.checking import Checker, Template, set_path
-from sparsestudy.regularizers import match
+from sparsestudy.measures import NetworkStatistic, OutputStatistic, WeightStatistic
+from sparsestudy.regularizers import Layer, match
 from sparsestudy.space import ARM, Scalar, SearchSpace, fill
 from sparsestudy.specfile import Draft
-from sparsestudy.study import StudySpec, derive_seed
+from sparsestudy.study import StudySpec, TaskName, derive_seed
+from sparsestudy.training.inspection import filters
 from sparsestudy.training.loop import Trainer
-from sparsestudy.training.probe import Layer
 from sparsestudy.trial import SCALARS, TrialConfig
 
 TRIAL_OVERHEAD_SECONDS = 0.3
@@ -29,20 +31,27 @@ class Plan:
     Attributes:
         spec: The study.
         sizes: Examples of each split.
-        classes: Number of classes.
+        task: What the labels ask for.
+        classes: Number of classes; 0 where numbers are predicted.
+        label_mean, label_std: Of those numbers in training, in the data's own unit; 0 and 1 for classes.
         input_shape: Shape of one example.
         layers: Layers of the network in the order of a forward pass.
         weights: Number of trainable parameters of the network.
+        filters: Names of its trainable weights of two or more dimensions.
         space: The search space, patterns expanded.
         templates: Arm -> parameter prefix -> keyword arguments of the method, domains in place of searched values.
     """
 
     spec: StudySpec
     sizes: Mapping[str, int]
+    task: TaskName
     classes: int
+    label_mean: float
+    label_std: float
     input_shape: tuple[int, ...]
     layers: tuple[Layer, ...]
     weights: int
+    filters: tuple[str, ...]
     space: SearchSpace
     templates: Mapping[str, Mapping[str, Template]]
 
@@ -69,16 +78,24 @@ class Plan:
                 "seed": seed,
                 "threads": spec.resources.cpus,
                 "device": "cuda" if spec.resources.gpus else "cpu",
+                "task": self.task,
             }
         )
 
     def mlflow_rows(self) -> int:
-        """Metric rows that the whole study writes to MLflow if no trial ends early."""
+        """Metric rows that the whole study writes to MLflow if no trial ends early and no measure is undefined."""
         main_layers = sum(any(match((p,), layer.name) for p in self.spec.measures.layers) for layer in self.layers)
         epochs = self.spec.training.epochs
         measured = len(range(0, epochs, self.spec.measures.every)) + ((epochs - 1) % self.spec.measures.every > 0)
         headline = 2 * (1 + len(SCALARS) + 1 + main_layers)
-        return self.trials * (epochs * (len(SCALARS) + 1) + measured * main_layers + headline)
+        rows = main_layers + sum(self._rows_of(measures.get(name)) for name in self.spec.measures.names)
+        return self.trials * (epochs * (len(SCALARS) + 1) + measured * rows + headline)
+
+    def _rows_of(self, statistic: measures.Statistic) -> int:
+        """Rows of one measured epoch; layers have but one series, that of the main measure."""
+        places = {WeightStatistic: len(self.filters), OutputStatistic: 2, NetworkStatistic: 1}
+        times = sum(number for kind, number in places.items() if isinstance(statistic, kind))
+        return times * len(statistic.outputs)
 
     def notes(self) -> list[str]:
         """What the chosen sampler will not do as one might expect."""
@@ -127,10 +144,14 @@ def resolve(draft: Draft) -> Plan:
             "selection": len(checker.dataset.selection.labels),
             "test": len(checker.dataset.test.labels),
         },
+        task=checker.dataset.task,
         classes=checker.dataset.classes,
+        label_mean=checker.dataset.label_mean,
+        label_std=checker.dataset.label_std,
         input_shape=checker.dataset.input_shape,
         layers=tuple(checker.layers),
         weights=sum(p.numel() for p in checker.model.parameters() if p.requires_grad),
+        filters=tuple(filters(checker.model)),
         space=checker.space(),
         templates=checker.templates,
     )

@@ -15,9 +15,13 @@ from pydantic import (
     ConfigDict,
     Field,
     field_validator,
+    model_validator,
 )
 
 from sparsestudy.values import Arguments, DomainValue, Name, Patterns, Strength, Target, Value
+
+TaskName = Literal["classification", "regression"]
+"""What labels ask of a network: the class of an example, or a number. It follows from their type, not a setting."""
 
 
 class Section(BaseModel):
@@ -42,11 +46,22 @@ class SplitSpec(Section):
 class DataSpec(Section):
     """Which data, how much of it, and how much of it is wrong."""
 
-    name: str = Field("digits", description="Built-in name, or package.module:function returning (inputs, labels).")
+    name: str = Field(
+        "digits",
+        description="Built-in name, or package.module:function returning (inputs, labels); integer labels are classes, "
+        "floating-point ones numbers to predict.",
+    )
     arguments: Arguments = Field({}, description="Keyword arguments of the loader, such as root or resize.")
     train_size: int | None = Field(None, gt=0, description="Training examples; null: all that the splits leave.")
-    label_noise: float = Field(0.0, ge=0, lt=1, description="Share of training labels replaced by a wrong class.")
-    splits: SplitSpec = Field(SplitSpec(), description="Sizes of the evaluation splits, all stratified by class.")
+    label_noise: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of training labels replaced by a wrong class, or by another example's number.",
+    )
+    splits: SplitSpec = Field(
+        SplitSpec(), description="Sizes of the evaluation splits, stratified by class where labels are classes."
+    )
     seed: int = Field(0, ge=0, description="Seed of splits and label noise; the same for every trial.")
 
 
@@ -144,7 +159,8 @@ class ObjectiveSpec(Section):
 
     metric: str = Field(
         "best/validation/accuracy",
-        description="best/… (value at the epoch of lowest validation loss) or final/… and a scalar metric.",
+        description="best/… (value at the epoch of lowest validation loss) or final/… and a scalar metric; accuracy is "
+        "the share of right answers, or R² where numbers are predicted.",
     )
     direction: Literal["minimize", "maximize"] = Field("maximize", description="minimize or maximize.")
 
@@ -190,11 +206,14 @@ class ResourcesSpec(Section):
 class MeasuresSpec(Section):
     """What is measured inside the network, where, and how often."""
 
-    names: Patterns = Field(("perplexity", "zero_fraction", "dead_fraction"), description="Statistics of a layer.")
+    names: Patterns = Field(
+        ("perplexity", "zero_fraction", "dead_fraction"),
+        description="Statistics of layers, weights, outputs, the network.",
+    )
     main: str = Field("perplexity", description="The statistic shown as one series per layer.")
     layers: Patterns = Field(("*",), description="Layer patterns.")
     every: int = Field(1, gt=0, description="Epochs between measurements; the last epoch is always measured.")
-    probe_size: int = Field(256, gt=1, description="Fixed images of each probe set (training, validation).")
+    probe_size: int = Field(256, gt=1, description="Fixed examples of each probe set (training, validation).")
     snapshots: Literal["none", "best", "all"] = Field(
         "best",
         description="Pictures of the inside of trained networks: none, those of the best trial of each arm when the "
@@ -202,12 +221,39 @@ class MeasuresSpec(Section):
     )
 
 
+class ConstraintSpec(Section):
+    """What a configuration must fulfil to be selected."""
+
+    metric: str = Field(description="best/… or final/… and a scalar metric, as in an objective.")
+    at_most: float | None = Field(None, description="Largest value allowed.")
+    at_least: float | None = Field(None, description="Smallest value allowed.")
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> ConstraintSpec:
+        if self.at_most is None and self.at_least is None:
+            raise ValueError("needs at_most, at_least or both")
+        return self
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is allowed."""
+        above = self.at_least is None or value >= self.at_least
+        return above and (self.at_most is None or value <= self.at_most)
+
+    def __str__(self) -> str:
+        bounds = (("at least", self.at_least), ("at most", self.at_most))
+        return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+
+
 class SelectionSpec(Section):
     """How the configuration to ship is chosen; read by the selection step, changes no trial."""
 
     finalists: int = Field(3, gt=0, description="Configurations re-run on fresh seeds.")
     seeds: int = Field(3, gt=0, description="Fresh seeds per finalist.")
-    rule: Literal["mean", "lower_bound", "probability_best"] = Field("mean", description="What decides.")
+    rule: Literal["mean", "lower_bound", "probability_best"] = Field(
+        "mean", description="mean, lower_bound (95 % bound on the bad side) or probability_best."
+    )
+    constraints: tuple[ConstraintSpec, ...] = Field((), description="Such as metric: final/gap/loss, at_most: 0.1.")
+    weights: dict[str, float] = Field({}, description="Several objectives: weight of each by metric; default 1.")
 
 
 class BudgetSpec(Section):

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from sparsestudy.space import Scalar
-from sparsestudy.study import DataSpec, MeasuresSpec, ModelSpec, Section, TrainingSpec
+from sparsestudy.study import DataSpec, MeasuresSpec, ModelSpec, Section, TaskName, TrainingSpec
 
 
 class TrialConfig(Section):
@@ -34,6 +34,7 @@ class TrialConfig(Section):
     seed: int = Field(ge=0, description="Seed of this trial's weights, shuffles and noise.")
     threads: int = Field(1, gt=0, description="Threads of one process; part of what makes numbers repeatable.")
     device: Literal["cpu", "cuda"] = "cpu"
+    task: TaskName = Field("classification", description="How its metrics are to be called; training asks the data.")
 
 
 class TrialState(StrEnum):
@@ -93,7 +94,12 @@ class Trial:
 
 
 Statistics = Mapping[str, Mapping[str, Mapping[str, float | None]]]
-"""Probe set (``train`` or ``validation``) -> layer -> measure -> value; None where the measure is undefined."""
+"""Split -> layer -> measure -> value; None where the measure is undefined.
+
+Under ``train`` and ``validation`` stand the measures of layers on the probe set of that name. Measures of weights stand
+under ``weights``, by the name of the weight without its ``.weight``. Those of outputs and of the network as a whole
+stand under ``network``, by ``train`` or ``validation`` in the place of a layer.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +108,16 @@ class Measurement:
 
     Attributes:
         epoch: Counted from 0.
-        train_loss, validation_loss: Mean cross-entropy in nats, network in evaluation mode, after the epoch.
-        train_accuracy, validation_accuracy: Share of correct answers in [0, 1].
+        train_loss, validation_loss: Network in evaluation mode, after the epoch. Classification: mean cross-entropy in
+            nats. Regression: mean squared error, in units of the training targets' variance.
+        train_accuracy, validation_accuracy: Classification: share of correct answers in [0, 1]. Regression: R², the
+            coefficient of determination on the same examples: 1 is perfect, 0 is their mean as every answer, below 0
+            is worse than that.
         penalty: Mean over the epoch's steps of what the regularisers added to the loss.
         learning_rate: At the last step of the epoch.
         seconds: Wall clock of the epoch, evaluation included.
         timestamp: When it was taken, milliseconds since 1970.
-        statistics: Per-layer measures, empty in epochs without measurement.
+        statistics: All other measures, empty in epochs without measurement.
     """
 
     epoch: int
@@ -224,14 +233,15 @@ def short_names(layers: Iterable[str]) -> dict[str, str]:
 
 
 def trial_label(config: TrialConfig) -> str:
-    """A name a person recognises a trial by, such as ``perplexity·λ0.12·conv2 τ0.35``."""
+    """A name a person recognises a trial by, such as ``perplexity·λ0.12·conv2 τ0.35``, and whose λ it is."""
     parts = [config.arm]
     for method in config.methods:
+        owner = f"{method['method']} " if len(config.methods) > 1 else ""
         strength = method.get("strength")
         if isinstance(strength, Mapping):
-            parts.append("λ" + "/".join(f"{v:.3g}" for v in strength.values()))
+            parts.append(f"{owner}λ" + "/".join(f"{v:.3g}" for v in strength.values()))
         elif strength is not None:
-            parts.append(f"λ{strength:.3g}")
+            parts.append(f"{owner}λ{strength:.3g}")
         targets = method.get("targets") or {}
         parts += [f"{short} τ{targets[layer]:.2g}" for layer, short in short_names(targets).items()]
     parts += [f"{k.rpartition('.')[2]} {_brief(v)}" for k, v in config.parameters.items() if "." in k and "/" not in k]

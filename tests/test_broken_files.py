@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from sparsestudy import cli, planning, specfile
 from sparsestudy.errors import SpecError
@@ -50,9 +51,10 @@ MANY_PROBLEMS = """\
   line 3: model.arguments.dense: needs an integer from 1 up; got 0
   line 6: training.batch_size: needs a whole number, got 0.5
   line 9: regularizers[0].strength: strength lies in [0, 1), got 1.2
-  line 10: regularizers[1].name: no regularizer named 'droput'; there are: al2, basis_collapse, decov, dropout, \
-hoyer, l1_activity, l2_activity, label_smoothing, mhe, mma, none, perplexity, soft_orthogonality, sparseout, \
-spatial_dropout, transformed_l1, weight_decay; did you mean 'dropout'?
+  line 10: regularizers[1].name: no regularizer named 'droput'; there are: al2, basis_collapse, comhe, decov, \
+dropout, filter_correlation, hoyer, l1_activity, l2_activity, label_smoothing, mhe, mma, none, p_norm_path, \
+perplexity, soft_orthogonality, sparseout, spatial_dropout, srip, transformed_l1, weight_correlation, \
+weight_decay; did you mean 'dropout'?
   line 12: regularizers[2].strength: log_uniform needs low > 0, got 0
   line 13: search.trials: is missing; sampler tpe needs a number of trials
   line 15: search.objectives[0].metric: no metric named 'accuracy'; allowed: best/… or final/… and one of train/loss, \
@@ -72,6 +74,20 @@ def deep(input_shape: tuple[int, ...], classes: int, depth: int = 1) -> nn.Modul
     width = input_shape[0] * input_shape[1] * input_shape[2]
     hidden = [module for _ in range(depth) for module in (nn.Linear(width, width), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, classes))
+
+
+def labelled(kind: str) -> tuple[Tensor, Tensor]:
+    """Sixty examples with labels of a kind, for the table."""
+    turn = torch.arange(60) % 3
+    kinds = {
+        "classes": turn,
+        "numbers": turn.double(),
+        "column": turn.double()[:, None],
+        "missing": torch.where(torch.arange(60) == 7, torch.nan, turn.double()),
+        "constant": torch.full((60,), 3.0),
+        "ages": 20 + turn,
+    }
+    return torch.zeros(60, 4), kinds[kind]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["case"] for case in CASES])

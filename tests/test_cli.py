@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import signal
 import sys
 from pathlib import Path
@@ -15,8 +17,9 @@ from sparsestudy.operations import json_schema
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.study import ObjectiveSpec
 from sparsestudy.tracking.ledger import Ledger
+from sparsestudy.trial import Trial, TrialState
 from tests.servers import free_port, nobody_listens, running, wait_until_healthy
-from tests.tracking.test_ledger import SPEC
+from tests.tracking.test_ledger import SPEC, config
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +33,32 @@ def test_plan_shows_layers_parameters_and_cost(capsys: pytest.CaptureFixture[str
     assert "train 300, search 400, selection 400, test 400" in out
     assert "time     about" in out
     assert not home.exists()
+
+
+def test_plan_of_a_regression_says_what_is_predicted(capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(ROOT / "studies" / "regression.yaml")
+    assert main(["plan", file, "-s", "data.arguments={examples: 20000, noise: 0}", "-s", "data.train_size=18000"]) == 0
+    out = capsys.readouterr().out
+    # E = 10 E[sin(pi u v)] + 20/12 + 5 + 2.5 with E[sin(pi u v)] = 0.5247, by quadrature; the variance is 23.9.
+    found = re.search(r"friedman1: numbers of mean (\S+), standard deviation (\S+) to predict, examples \[10\]", out)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(14.41, abs=0.2)
+    assert float(found[2]) == pytest.approx(math.sqrt(23.9), abs=0.1)
+    assert "classes" not in out
+
+
+def test_progress_calls_the_objective_by_its_name() -> None:
+    progress = Progress(study="s", total=4, epochs=10, objective=ObjectiveSpec())
+    for number, task in enumerate(("classification", "regression")):
+        done = Trial(
+            number=number,
+            config=config(number).model_copy(update={"task": task}),
+            state=TrialState.COMPLETE,
+            values=(0.5 + number,),
+        )
+        progress.on_finish(done)
+        name = "best/validation/R²" if task == "regression" else "best/validation/accuracy"
+        assert progress.describe_best() == f"{name} {0.5 + number}  trial {number}  none"
 
 
 def test_schema_is_the_published_one(capsys: pytest.CaptureFixture[str]) -> None:

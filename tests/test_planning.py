@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from sklearn.datasets import load_diabetes
 
-from sparsestudy.planning import Plan, resolve
+from sparsestudy.planning import Plan, resolve, single_point
 from sparsestudy.space import ARM, Integer, Uniform
-from sparsestudy.specfile import parse
+from sparsestudy.specfile import dump_yaml, parse
 from sparsestudy.tracking.mlflow_tracker import epoch_metrics
 from sparsestudy.training.loop import Trainer
 from sparsestudy.trial import headlines
@@ -50,6 +51,21 @@ def test_resnet18_uses_each_rectifier_of_a_block_twice() -> None:
     sides = [32, *[32] * 4, *[16] * 4, *[8] * 4, *[4] * 4]  # the stem is adapted to small images
     assert [layer.shape[1:] for layer in plan.layers] == [(side, side) for side in sides]
     assert [layer.shape[0] for layer in plan.layers] == [64, *[64] * 4, *[128] * 4, *[256] * 4, *[512] * 4]
+
+
+def test_numbers_to_predict() -> None:
+    diabetes = "data: {name: diabetes, splits: {search: 2, selection: 2, test: 2}}"
+    plan = planned(diabetes, "model: {name: mlp, arguments: {hidden: [5]}}")
+    assert (plan.task, plan.classes, plan.input_shape) == ("regression", 0, (10,))
+    assert plan.weights == (10 + 1) * 5 + (5 + 1) * 1
+    # All but six of the 442 patients: leaving those out moves either by at most 6 / 436 of the range, 321.
+    _, labels = load_diabetes(return_X_y=True)
+    assert (plan.label_mean, plan.label_std) == pytest.approx((labels.mean(), labels.std()), abs=4.5)
+    config = plan.example("none")
+    assert config.task == "regression"
+    again = resolve(parse(dump_yaml(single_point(plan.spec, config, "t-best"))))
+    assert again.example("none").task == "regression"
+    assert (planned().task, planned().example("none").task) == ("classification", "classification")
 
 
 # Patterns, ranges, strengths
@@ -197,11 +213,15 @@ def test_rows_by_hand(epochs: int, every: int, layers: str, rows: int) -> None:
     assert plan.mlflow_rows() == rows
 
 
-def test_rows_of_a_trial_that_is_trained() -> None:
+@pytest.mark.parametrize(
+    "names",
+    ["[perplexity, zero_fraction]", "[perplexity, weight_norms, hyperspherical_energy, margins, path_norm, sharpness]"],
+)
+def test_rows_of_a_trial_that_is_trained(names: str) -> None:
     plan = planned(
         "data: {train_size: 40}",
         "training: {epochs: 4}",
-        "measures: {every: 3, layers: features.*, probe_size: 16}",
+        f"measures: {{every: 3, layers: features.*, probe_size: 16, names: {names}}}",
         search="trials: 1",
     )
     config = plan.example("none")

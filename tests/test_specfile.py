@@ -36,6 +36,11 @@ METHODS = {
     "sparseout": "{name: sparseout, strength: 0.3, q: 1.5, gradient: exact}",
     "spatial_dropout": "{name: spatial_dropout, strength: 0.2, layers: features.*}",
     "transformed_l1": "{name: transformed_l1, strength: 1e-4}",
+    "comhe": "{name: comhe, strength: 1, form: angle_preserving, dimensions: 10, iterations: 2, layers: features.*}",
+    "filter_correlation": "{name: filter_correlation, strength: {features.*: 1, classifier.*: 0.1}, form: cosine}",
+    "p_norm_path": "{name: p_norm_path, strength: 1e-5, p: 0.5, form: proximal, bias: true}",
+    "srip": "{name: srip, strength: 1e-2, schedule: published}",
+    "weight_correlation": "{name: weight_correlation, strength: 1, layers: features.*}",
 }
 
 

@@ -14,12 +14,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from sklearn.metrics import mean_squared_error, r2_score
 
 from sparsestudy import operations
 from sparsestudy.cli import main
 from sparsestudy.errors import ConflictError
 from sparsestudy.operations import Outcome
+from sparsestudy.training import data
 from sparsestudy.training.loop import Trainer, fit
 from sparsestudy.trial import TrialState
 
@@ -203,7 +206,7 @@ def test_snapshots_are_those_of_the_trained_networks(tiny: tuple[Outcome, Path])
     assert recorded == trainer.snapshot().to_bytes()
     page = outcome.report.read_text(encoding="utf-8")
     assert "Inside the best network" in page
-    assert "on each of 60 training and 50 validation images" in page
+    assert "on each of 60 training and 50 validation examples" in page
 
 
 def test_running_a_finished_study_again_trains_nothing(tiny: tuple[Outcome, Path], tiny_home: Path) -> None:
@@ -285,6 +288,48 @@ def test_looking_at_a_study_from_the_command_line(
     assert "there is no trial 44" in capsys.readouterr().err
     assert main(["status", "tny"]) == 2
     assert "no study named 'tny'" in capsys.readouterr().err
+
+
+REGRESSION: dict[str, Any] = {
+    "name": "numbers",
+    "data": {"name": "diabetes", "train_size": 60, "splits": {"search": 100, "selection": 50, "test": 50}},
+    "model": {"name": "mlp", "arguments": {"hidden": [8, 6], "activation": "tanh"}},
+    "training": {"epochs": 3, "batch_size": 30, "optimizer": {"lr": 0.02}},
+    "regularizers": [
+        {"name": "none"},
+        {"name": "basis_collapse", "strength": 0.1, "form": "log_det"},
+        {"name": "weight_decay", "strength": {"log_uniform": [1e-4, 1e-2]}},
+    ],
+    "search": {"sampler": "random", "arms": "balanced", "trials": 3},
+    "measures": {"names": ["perplexity", "basis_collapse"]},
+}
+
+
+def test_a_regression(home: Path, cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the file to the page: what is recorded is R² of the recorded configuration, and what is read says so."""
+    outcome = operations.run(write(tmp_path, REGRESSION))
+    assert Counter(t.state for t in outcome.trials) == {TrialState.COMPLETE: 3}
+    best = outcome.ranking[0]
+    assert best.values[0] == max(t.values[0] for t in outcome.trials)
+    model, _ = fit(best.config)
+    search = data.load(best.config.data).search
+    with torch.no_grad():
+        predicted = model(search.inputs)[:, 0]
+    final = (best.headlines["final/validation/accuracy"], best.headlines["final/validation/loss"])
+    expected = (r2_score(search.labels, predicted), mean_squared_error(search.labels, predicted))
+    assert final == pytest.approx(expected, rel=1e-5)
+    assert f"validation R² at its epoch of lowest validation loss {best.values[0]:.4g} (higher" in outcome.summary
+    assert "loss (mean squared error)" in outcome.report.read_text(encoding="utf-8")
+    assert f"best/validation/R² = {best.values[0]:.4g} on the search split" in outcome.best.read_text(encoding="utf-8")
+    _, children = mlflow_runs(outcome.folder, "numbers")
+    assert {c.data.tags["sparsestudy.task"] for c in children} == {"regression"}
+    assert all("R² is what" in c.data.tags["mlflow.note.content"] for c in children)
+    assert children[best.number].data.metrics["best/validation/accuracy"] == best.values[0]
+    for command in (["best", "numbers"], ["trials", "numbers"], ["show", "numbers", "0"]):
+        assert main(command) == 0
+        shown = capsys.readouterr().out
+        assert "validation/R²" in shown or "validation R²" in shown
+        assert "accuracy" not in shown
 
 
 MODELS = '''

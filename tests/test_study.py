@@ -266,7 +266,7 @@ def test_short_names_tell_layers_apart(layers: list[str]) -> None:
         (
             "{name: both, combine: [{method: dropout, strength: 0.5}, {method: l1_activity, strength: 1e-3}]}",
             "training.optimizer.lr: {choice: [0.05]}, model.arguments.activation: {choice: [gelu]}",
-            "both·λ0.5·λ0.001·lr 0.05·activation gelu",
+            "both·dropout λ0.5·l1_activity λ0.001·lr 0.05·activation gelu",
         ),
     ],
 )

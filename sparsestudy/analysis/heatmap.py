@@ -18,24 +18,29 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from sparsestudy.analysis.table import layers_of
+from sparsestudy.study import TaskName
 from sparsestudy.trial import Measurement, short_names
+from sparsestudy.words import LOSS
 
 GREY = "#b8b8b8"
 """Undefined cells."""
 
 
-def heatmap_png(trajectory: Sequence[Measurement], measure: str, *, title: str) -> bytes:
+def heatmap_png(
+    trajectory: Sequence[Measurement], measure: str, *, title: str, task: TaskName = "classification"
+) -> bytes:
     """Loss over epochs above a layer-by-epoch heat map of one measure, as an 800 by 500 pixel PNG.
 
-    The upper panel has train and validation loss in nats and a vertical line at the epoch of lowest validation loss;
-    the lower one the measure on the validation probe set, in [0, 1], a row a layer, the first layer on top. Cells
-    where the measure is undefined or was not taken are grey and hatched. Uses no global state of matplotlib, so it may
-    be called from any thread.
+    The upper panel has train and validation loss and a vertical line at the epoch of lowest validation loss; the lower
+    one the measure on the validation probe set, in [0, 1], a row a layer, the first layer on top. Cells where the
+    measure is undefined or was not taken are grey and hatched. Uses no global state of matplotlib, so it may be called
+    from any thread.
 
     Args:
         trajectory: Measurements in order of epochs; may be empty, and may lack statistics.
         measure: Name of the measure, as it stands in the statistics.
         title: One line above the picture; shortened if it is too long.
+        task: What is predicted, which says what the loss is.
     """
     layers = layers_of(trajectory)
     short = [cut(name, 18) for name in short_names(layers).values()]
@@ -46,6 +51,7 @@ def heatmap_png(trajectory: Sequence[Measurement], measure: str, *, title: str) 
     below = figure.add_axes((left, 0.1, 0.89 - left, 0.47))
     above = figure.add_axes((left, 0.6, 0.89 - left, 0.29), sharex=below)
     _draw_losses(above, trajectory)
+    above.set_ylabel(LOSS[task], fontsize=8)
     _draw_cells(figure, below, trajectory, measure, short)
     low, high = (trajectory[0].epoch, trajectory[-1].epoch) if trajectory else (0, 0)
     below.set_xlim(low - 0.5, high + 0.5)
@@ -67,7 +73,6 @@ def _draw_losses(axes: Axes, trajectory: Sequence[Measurement]) -> None:
     best = best_epoch(trajectory)
     if best is not None:
         axes.axvline(best, color="#d55e00", lw=1, ls="--", label=f"lowest validation loss: epoch {best}")
-    axes.set_ylabel("loss (nats)", fontsize=8)
     axes.tick_params(labelsize=8, labelbottom=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="lower right", ncols=3, borderaxespad=0, bbox_to_anchor=(1, 1))

@@ -21,6 +21,7 @@ from sparsestudy.analysis.table import layers_of, ranking, searched_domains
 from sparsestudy.space import ARM, Choice, Domain, Uniform
 from sparsestudy.study import StudySpec
 from sparsestudy.trial import Measurement, Trial, TrialState, short_names, trial_label
+from sparsestudy.words import LOSS, called, task_of
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up")
@@ -68,7 +69,7 @@ def arms_figure(spec: StudySpec, trials: Sequence[Trial]) -> go.Figure:
             line={"color": colour, "width": 1.5}, fillcolor="rgba(0,0,0,0)",
             hovertemplate="%{text}<br>%{x:.4g}<extra></extra>",
         )  # fmt: skip
-    figure.update_layout(showlegend=False, xaxis_title=inert(spec.search.objectives[0].metric))
+    figure.update_layout(showlegend=False, xaxis_title=inert(called(spec.search.objectives[0].metric, task_of(trials))))
     figure.update_yaxes(ticklabelstandoff=6)
     return figure
 
@@ -76,7 +77,7 @@ def arms_figure(spec: StudySpec, trials: Sequence[Trial]) -> go.Figure:
 def loss_figure(
     spec: StudySpec, best: Mapping[str, Trial], trajectories: Mapping[int, Sequence[Measurement]]
 ) -> go.Figure:
-    """Validation (solid) and train (dotted) loss in nats over epochs of the best trial of each arm.
+    """Validation (solid) and train (dotted) loss over epochs of the best trial of each arm.
 
     Args:
         spec: The study, for the colours.
@@ -88,7 +89,8 @@ def loss_figure(
         points = thin(trajectories.get(trial.number, ()))
         if points:
             _add_losses(figure, points, colour=_look(spec, arm)[0], name=inert(arm), hover=_hover(trial))
-    figure.update_layout(xaxis_title="epoch (counted from 0)", yaxis_title="loss (nats)")
+    task = task_of(list(best.values()))
+    figure.update_layout(xaxis_title="epoch (counted from 0)", yaxis_title=LOSS[task])
     return figure
 
 
@@ -112,7 +114,7 @@ def sparsity_figure(spec: StudySpec, trial: Trial, trajectory: Sequence[Measurem
     if best is not None:
         figure.add_vline(x=best, line={"color": "#808080", "width": 1, "dash": "dash"})
     figure.update_layout(
-        xaxis_title="epoch (counted from 0)", yaxis_title="loss (nats)", margin={"r": 55},
+        xaxis_title="epoch (counted from 0)", yaxis_title=LOSS[trial.config.task], margin={"r": 55},
         yaxis2={"title": inert(spec.measures.main), "overlaying": "y", "side": "right", "range": [0, 1.02],
                 "tickmode": "linear", "tick0": 0, "dtick": 0.25, "showgrid": False, "zeroline": False},
     )  # fmt: skip
@@ -173,7 +175,8 @@ def _value_figure(spec: StudySpec, name: str, domain: Domain | None, trials: Seq
     log = number and _is_log(domain, values)
     kind = "log" if log else "linear" if number else "category"
     figure.update_xaxes(type=kind, title=inert(name), dtick=_log_step(values) if log else None)
-    figure.update_layout(showlegend=False, yaxis_title=inert(spec.search.objectives[0].metric.partition("/")[2]))
+    metric = called(spec.search.objectives[0].metric, task_of(trials))
+    figure.update_layout(showlegend=False, yaxis_title=inert(metric.partition("/")[2]))
     return figure
 
 

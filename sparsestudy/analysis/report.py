@@ -36,6 +36,7 @@ from sparsestudy.analysis.table import best_by_arm, layers_of, pareto_front, ran
 from sparsestudy.snapshot import Snapshot
 from sparsestudy.study import StudySpec
 from sparsestudy.trial import SPARSITY, Measurement, Trial, TrialState, short_names, trial_label
+from sparsestudy.words import UNITS, called, task_of
 
 BEST_SHOWN, LAYERS_SHOWN_OF, ARMS_DRAWN, VALUES_DRAWN, FAILURES_SHOWN = 10, 5, 8, 24, 50
 ABSENT = "–"
@@ -64,12 +65,13 @@ def summary(spec: StudySpec, trials: Sequence[Trial]) -> str:
 def _answer(spec: StudySpec, best: Mapping[str, Trial], trials: Sequence[Trial]) -> str:
     arm, trial = next(iter(best.items()))
     objective = spec.search.objectives[0]
+    metric = called(objective.metric, task_of(trials))
     open_ = any(not t.state.finished for t in trials)
     higher = "higher" if objective.direction == "maximize" else "lower"
     text = (
         f"Best {'so far ' if open_ else ''}on the search split: trial {trial.number} of arm {arm}"
-        f" ({trial_label(trial.config)}), with {_what(spec, objective.metric)}"
-        f" {_value(objective.metric, _first(trial))} ({higher} is better)."
+        f" ({trial_label(trial.config)}), with {_what(spec, metric)}"
+        f" {_value(metric, _first(trial))} ({higher} is better)."
     )
     others = len(spec.search.objectives) - 1
     if others:
@@ -83,7 +85,7 @@ def _answer(spec: StudySpec, best: Mapping[str, Trial], trials: Sequence[Trial])
 
 def _comparison(spec: StudySpec, best: Mapping[str, Trial], trials: Sequence[Trial]) -> list[str]:
     (_, winner), *others = best.items()
-    metric = spec.search.objectives[0].metric
+    metric = called(spec.search.objectives[0].metric, task_of(trials))
     lines = []
     for arm, trial in others:
         values = _values(trials, arm)
@@ -220,7 +222,7 @@ def _mark(line: str) -> str:
 
 
 def _arms_section(spec: StudySpec, trials: Sequence[Trial]) -> str:
-    colours, metric = arm_colours(spec), spec.search.objectives[0].metric
+    colours, metric = arm_colours(spec), called(spec.search.objectives[0].metric, task_of(trials))
     best = best_by_arm(spec, trials)
     rows = []
     for arm in dict.fromkeys([*best, *(a.name for a in spec.regularizers)]):
@@ -247,22 +249,25 @@ def _best_section(spec: StudySpec, trials: Sequence[Trial]) -> str:
         return "<h2>Best trials</h2><p>No trial is complete, so there is nothing to rank.</p>"
     metrics = [objective.metric for objective in spec.search.objectives]
     shown = ["best/validation/accuracy", "best/validation/loss", "best/gap/loss", f"best/{SPARSITY}"]
-    extra = [m for m in shown if m not in metrics]
+    extra, task = [m for m in shown if m not in metrics], task_of(trials)
     rows = [
         [
             str(trial.number),
             escape(trial_label(trial.config)),
-            *(_value(m, v) for m, v in zip(metrics, [*trial.values, *[None] * len(metrics)], strict=False)),
-            *(_value(m, trial.headlines.get(m)) for m in extra),
+            *(
+                _value(called(m, task), v)
+                for m, v in zip(metrics, [*trial.values, *[None] * len(metrics)], strict=False)
+            ),
+            *(_value(called(m, task), trial.headlines.get(m)) for m in extra),
             _whole(trial.headlines.get("best/epoch")),
         ]
         for trial in ranked[:BEST_SHOWN]
     ]
     more = f"<p>{len(ranked) - BEST_SHOWN} more complete trials are not listed.</p>" * (len(ranked) > BEST_SHOWN)
-    table = _table(
-        ["Trial", "Configuration", *(escape(m).replace("/", "/<wbr>") for m in [*metrics, *extra]), "Best epoch"], rows
-    )
-    return f"<h2>Best trials</h2>{table}{more}{_layers_table(spec, ranked[:LAYERS_SHOWN_OF])}"
+    names = [escape(called(m, task)).replace("/", "/<wbr>") for m in [*metrics, *extra]]
+    table = _table(["Trial", "Configuration", *names, "Best epoch"], rows)
+    units = f"<p>{escape(UNITS[task])}</p>" if UNITS[task] else ""
+    return f"<h2>Best trials</h2>{units}{table}{more}{_layers_table(spec, ranked[:LAYERS_SHOWN_OF])}"
 
 
 def _layers_table(spec: StudySpec, trials: Sequence[Trial]) -> str:
@@ -317,7 +322,8 @@ def _figure_sections(
     if values:
         shown = list(values.values())[:VALUES_DRAWN]
         more = f"<p>{len(values) - VALUES_DRAWN} more are not drawn.</p>" * (len(values) > VALUES_DRAWN)
-        note = f"<p>Each complete trial by {escape(_what(spec, spec.search.objectives[0].metric))}.</p>"
+        metric = called(spec.search.objectives[0].metric, task_of(trials))
+        note = f"<p>Each complete trial by {escape(_what(spec, metric))}.</p>"
         panels = "".join(_figure(figures, f"value{i}", figure) for i, figure in enumerate(shown))
         parts.append(f'<h2>Searched values</h2>{note}<div class="small">{panels}</div>{more}')
     return "\n".join(parts)

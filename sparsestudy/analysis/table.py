@@ -118,11 +118,12 @@ def trajectory_table(trajectory: Sequence[Measurement], layers: Sequence[str] | 
 
     Args:
         trajectory: Measurements in order of epochs; epochs without statistics yield no row.
-        layers: Only these layers, in this order; default: all, in the order recorded.
+        layers: Only these layers (or weights), in this order; default: all, in the order recorded.
 
     Returns:
         Columns ``epoch`` (int64, from 0), ``split``, ``layer``, ``measure`` (text) and ``value`` (float64, NaN only
-        where the measure is undefined).
+        where the measure is undefined). Split and layer are the first two keys of `Statistics`, so that measures of
+        weights have split ``weights`` and the name of a weight for a layer, those of the network split ``network``.
     """
     rows = [
         {"epoch": m.epoch, "split": split, "layer": layer, "measure": measure, "value": value}

@@ -1,8 +1,15 @@
-"""Statistics of a layer's activations, one file each; the folder is the registry.
+"""Statistics of a network, one file each; the folder is the registry.
 
-A statistic is kept as *sums*: a mapping of tensors that add. Sums of batches, ranks and probe chunks are merged by
-addition, so that measuring in parts equals measuring the whole, and nothing is copied off the device until the values
-are wanted.
+There are four kinds:
+
+- `LayerStatistic`: of a layer's activations, one set of values per layer;
+- `WeightStatistic`: of a weight's filters, one per weight;
+- `OutputStatistic`: of the logits;
+- `NetworkStatistic`: of the network as a whole.
+
+Those of activations and outputs are kept as *sums*: a mapping of tensors that add. Sums of batches, ranks and probe
+chunks are merged by addition, so that measuring in parts equals measuring the whole, and nothing is copied off the
+device until the values are wanted.
 
 Example:
     >>> import torch
@@ -19,23 +26,40 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from sparsestudy._registry import lookup, modules
-from sparsestudy.measures._statistic import LayerStatistic, Sums
+from sparsestudy.measures._statistic import (
+    LayerStatistic,
+    NetworkStatistic,
+    OutputStatistic,
+    Statistic,
+    Sums,
+    WeightStatistic,
+)
 
-__all__ = ["LayerStatistic", "Sums", "get", "merge", "names"]
+__all__ = [
+    "LayerStatistic",
+    "NetworkStatistic",
+    "OutputStatistic",
+    "Statistic",
+    "Sums",
+    "WeightStatistic",
+    "get",
+    "merge",
+    "names",
+]
 
 
 def names() -> list[str]:
-    """Names of all statistics."""
+    """Names of all statistics, of any kind."""
     return modules(__name__)
 
 
-def get(name: str) -> LayerStatistic:
+def get(name: str) -> Statistic:
     """The statistic of that name.
 
     Raises:
         NotFoundError: There is none; the message lists what there is.
     """
-    return lookup(__name__, name, LayerStatistic, "measure")()  # type: ignore[type-abstract]
+    return lookup(__name__, name, Statistic, "measure")()
 
 
 def merge(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Sums:

@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, mean_of
+from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, eigenvalues, mean_of
 
 MERGED = 0.99
 
@@ -61,14 +61,14 @@ class BasisCollapse(LayerStatistic):
         count = live.sum(dtype=cosines.dtype)
         pairs = count * (count - 1) / 2
         off = cosines.abs().triu(1)
-        eigenvalues = torch.linalg.eigvalsh(cosines).clamp(min=0)
+        spectrum = eigenvalues(cosines).clamp(min=0)
         dead = len(cosines) - count  # each adds an eigenvalue of exactly one, and nothing to the entropy below
-        share = eigenvalues / count
+        share = spectrum / count
         entropy = -torch.xlogy(share, share).sum() + dead * torch.xlogy(1 / count, 1 / count)
-        lowest = torch.where(count > 1, eigenvalues[0].clamp(min=1e-12), torch.nan)
+        lowest = torch.where(count > 1, spectrum[0].clamp(min=1e-12), torch.nan)
         return {
             "basis_collapse": mean_of(off.sum(), pairs),
             "basis_merged": mean_of((off > MERGED).sum(dtype=off.dtype), pairs),
             "basis_rank": torch.where(count > 1, entropy.exp(), torch.nan),
-            "basis_condition": (eigenvalues[-1] / lowest).log10(),
+            "basis_condition": (spectrum[-1] / lowest).log10(),
         }

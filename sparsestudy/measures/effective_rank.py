@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps
+from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, eigenvalues
 
 
 def ranks(eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,9 +52,8 @@ class EffectiveRank(LayerStatistic):
         """See `LayerStatistic.compute`."""
         mean = sums["first"] / sums["images"]
         centred = sums["second"] / sums["images"] - mean[:, None] * mean[None, :]
-        eigenvalues = torch.linalg.eigvalsh(centred)
+        spectrum = eigenvalues(centred)
         # What rounding leaves of nothing is nothing, relative to the responses themselves.
         floor = 1e-12 * sums["second"].diagonal().amax() / sums["images"]
-        eigenvalues = torch.where(eigenvalues > floor, eigenvalues, 0)
-        rank, ratio = ranks(eigenvalues)
+        rank, ratio = ranks(torch.where(spectrum <= floor, 0, spectrum))
         return {"effective_rank": rank, "participation_ratio": ratio}

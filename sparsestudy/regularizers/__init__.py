@@ -14,10 +14,37 @@ from pydantic import ValidationError
 
 from sparsestudy._registry import lookup, modules
 from sparsestudy.errors import Problem, SpecError, listing, suggest
-from sparsestudy.regularizers._regularizer import LayerRegularizer, Regularizer, Step, WeightRegularizer, match, nth_use
+from sparsestudy.regularizers._regularizer import LayerRegularizer, Regularizer, WeightRegularizer
+from sparsestudy.regularizers._step import (
+    Layer,
+    Network,
+    Step,
+    Weight,
+    evaluating,
+    match,
+    nth_use,
+    survey,
+    trained_weights,
+)
 from sparsestudy.specfile import describe
 
-__all__ = ["LayerRegularizer", "Regularizer", "Step", "WeightRegularizer", "get", "kind", "match", "names", "nth_use"]
+__all__ = [
+    "Layer",
+    "LayerRegularizer",
+    "Network",
+    "Regularizer",
+    "Step",
+    "Weight",
+    "WeightRegularizer",
+    "evaluating",
+    "get",
+    "kind",
+    "match",
+    "names",
+    "nth_use",
+    "survey",
+    "trained_weights",
+]
 
 
 def names() -> list[str]:

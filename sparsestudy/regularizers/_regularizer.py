@@ -1,4 +1,4 @@
-"""The one interface of every regulariser: what it is given, and the two places it may act."""
+"""The one interface of every regulariser, and what those of layers and those of weights share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import math
 from abc import ABC
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -17,9 +14,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsestudy.errors import listing
+from sparsestudy.regularizers._step import Layer, Network, Step, Weight, match
 from sparsestudy.space import Domain
+from sparsestudy.study import TaskName
 
 Number: TypeAlias = float | Tensor
+Reads: TypeAlias = Literal["activations", "weights", "logits", "features", "inputs", "nothing"]
 
 
 def _number(value: Any) -> Any:
@@ -36,70 +36,39 @@ def _number_per_layer(value: Any) -> Any:
     return _number(value)
 
 
+def is_zero(strength: Number) -> bool:
+    """Whether a strength is the plain number 0, at which a method should cost nothing.
+
+    Example:
+        >>> is_zero(0.0), is_zero(torch.zeros(()))  # a tensor may stand for many strengths
+        (True, False)
+    """
+    return not isinstance(strength, Tensor) and strength == 0
+
+
 _PER_LAYER_SCHEMA = {"anyOf": [{"type": "number"}, {"additionalProperties": {"type": "number"}}]}
 PerLayer = Annotated[Any, BeforeValidator(_number_per_layer), WithJsonSchema(_PER_LAYER_SCHEMA)]
 Single = Annotated[Any, BeforeValidator(_number), WithJsonSchema({"type": "number"})]
 Target = Annotated[Any, BeforeValidator(_number), WithJsonSchema({"type": "number", "minimum": 0})]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What a regulariser sees of one training step.
-
-    Attributes:
-        activations: Layer name to activations ``[B, C, *spatial]`` or ``[B, C]`` after the non-linearity, in training
-            mode, with their graph; the same forward pass as the loss.
-        weights: Parameter name to tensor, for parameters of two or more dimensions: no biases, no norm gains.
-        logits: Outputs of the network ``[B, classes]``, with their graph.
-        labels: Classes ``[B]``.
-        epoch: Epochs trained so far, with its fraction.
-    """
-
-    activations: Mapping[str, Tensor] = field(default_factory=dict)
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-    logits: Tensor | None = None
-    labels: Tensor | None = None
-    epoch: float = 0.0
-
-
-@lru_cache(maxsize=4096)
-def match(patterns: tuple[str, ...], layer: str) -> str | None:
-    """The pattern that claims a layer: its exact name if listed, else the first shell pattern that matches.
-
-    Example:
-        >>> match(("features.*", "features.conv2"), "features.conv2")
-        'features.conv2'
-        >>> match(("features.*",), "classifier.dense1") is None
-        True
-    """
-    if layer in patterns:
-        return layer
-    return next((pattern for pattern in patterns if fnmatchcase(layer, pattern)), None)
-
-
-def nth_use(layer: str, use: int) -> str:
-    """Name of a layer at the nth use of its module in one forward pass, counted from 1.
-
-    Example:
-        >>> nth_use("layer1.0.relu", 1), nth_use("layer1.0.relu", 2)
-        ('layer1.0.relu', 'layer1.0.relu#2')
-    """
-    return layer if use == 1 else f"{layer}#{use}"
-
-
 class Regularizer(BaseModel, ABC):
     """A method against overfitting, frozen: equal parameters, equal behaviour.
 
     A subclass is one file of this folder. Its docstring is the method card. It overrides `penalty` if it adds to the
-    loss, `install` if it changes the network; what it does not override does nothing.
+    loss, `around_gradient` or `around_update` if it changes the step, `install` if it changes the network, `stops` if
+    it ends training; what it does not override does nothing.
     """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
     )
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "nothing"
+    reads: ClassVar[Reads] = "nothing"
     """What `penalty` needs; activations of other layers than those it acts on are not kept."""
+
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification", "regression")
+    """Tasks it can be used for."""
 
     strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     """Allowed strengths: low included, high excluded."""
@@ -121,9 +90,28 @@ class Regularizer(BaseModel, ABC):
         """What to add to the loss, a 0-d tensor, or None."""
         return None
 
-    def install(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
-        """Change the network by hooks on it or on the modules of its layers; the handles undo it."""
+    def around_gradient(self, step: Step, compute: Callable[[], None]) -> None:
+        """Leave in ``.grad`` of every parameter what the optimizer shall use.
+
+        ``compute()`` clears the gradients and takes the gradient of loss and penalties at the present weights; it may
+        be called several times. Of several methods in one arm the first is the outermost.
+        """
+        compute()
+
+    def around_update(self, step: Step, take: Callable[[], None]) -> None:
+        """Update the weights; ``take()`` is the optimizer's step. The first method of an arm is the outermost."""
+        take()
+
+    def install(self, model: nn.Module, layers: Sequence[Layer]) -> list[RemovableHandle]:
+        """Change the network, before the optimizer is made, by hooks or by new parts; the handles undo what ends.
+
+        A part that belongs to the trained network, such as a norm, stays.
+        """
         return []
+
+    def stops(self, validation_losses: Sequence[float]) -> bool:
+        """Whether to end training after the epochs whose validation losses these are."""
+        return False
 
     def acts_on(self, layer: str) -> bool:
         """Whether this instance concerns the layer of that name."""
@@ -134,6 +122,11 @@ class Regularizer(BaseModel, ABC):
         """Why it cannot work on a layer whose activations have this shape for one example, empty if it can."""
         del shape
         return ""
+
+    def obstacles(self, network: Network) -> list[str]:
+        """Why it cannot work on a network as it is asked to, by the names of layers or weights; empty if it can."""
+        found = [(layer.name, self.obstacle(layer.shape)) for layer in network.layers if self.acts_on(layer.name)]
+        return [f"it cannot work on layer {name!r}: {why}; choose other layers" for name, why in found if why]
 
 
 class LayerRegularizer(Regularizer):
@@ -158,28 +151,11 @@ class LayerRegularizer(Regularizer):
     def install_after(
         self,
         model: nn.Module,
-        layers: Mapping[str, nn.Module],
-        transform: Callable[[str, Tensor, bool], Tensor],
+        layers: Sequence[Layer],
+        transform: Callable[[Layer, Tensor, bool], Tensor],
     ) -> list[RemovableHandle]:
-        """Replace the output of every chosen layer by ``transform(layer, output, training)``.
-
-        Uses of one module within a forward pass are told apart, as in the names of layers.
-        """
-        uses: Counter[str] = Counter()
-
-        def start(module: nn.Module, inputs: Any) -> None:
-            uses.clear()
-
-        def after(site: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-            def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-                uses[site] += 1
-                layer = nth_use(site, uses[site])
-                return transform(layer, output, module.training) if self.acts_on(layer) else output
-
-            return hook
-
-        sites = [module.register_forward_hook(after(site)) for site, module in layers.items()]
-        return [model.register_forward_pre_hook(start), *sites]
+        """Replace the output of every chosen layer by ``transform(layer, output, training)``."""
+        return intercept(model, [layer for layer in layers if self.acts_on(layer.name)], transform)
 
     def chosen(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """The layers it acts on with their activations.
@@ -194,15 +170,38 @@ class LayerRegularizer(Regularizer):
 
 
 class WeightRegularizer(Regularizer):
-    """A regulariser of the filters of chosen weights, each reshaped to ``[N, d]``: one row a filter or unit."""
+    """A regulariser of the filters of chosen weights, each reshaped to ``[N, d]``: one row a filter or unit.
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "weights"
+    Without ``layers`` it acts on every weight that it can act on.
+    """
+
+    reads: ClassVar[Reads] = "weights"
+
+    compares: ClassVar[bool] = False
+    """Whether it compares the filters of a weight with each other: it needs two or more that see the same inputs."""
 
     strength: Single = Field(0.0, description="Weight of the method.")
     layers: tuple[str, ...] | None = Field(None, strict=False, description="Patterns of weight names; None: all.")
 
-    def filters(self, step: Step, least: int = 1) -> dict[str, Tensor]:
-        """Chosen weights with at least ``least`` filters by name, as matrices in float32 or better.
+    def weight_obstacle(self, weight: Weight) -> str:
+        """Why it cannot work on a weight, empty if it can."""
+        if self.compares and weight.groups > 1:
+            return f"its filters see different inputs ({weight.groups} groups)"
+        if self.compares and weight.shape[0] < 2:
+            return "it has a single filter, and filters are compared with each other"
+        return ""
+
+    def obstacles(self, network: Network) -> list[str]:
+        """See `Regularizer.obstacles`; weights that nobody named may be unfit as long as one is fit."""
+        chosen = [weight for weight in network.weights if self.acts_on_weight(weight.name)]
+        unfit = {w.name.removesuffix(".weight"): why for w in chosen if (why := self.weight_obstacle(w))}
+        if chosen and len(unfit) < len(chosen) and self.layers is None:
+            return []
+        found = [f"it cannot work on weight {name!r}: {why}; choose other layers" for name, why in unfit.items()]
+        return found if chosen else ["the network has no weight that it could act on"]
+
+    def filters(self, step: Step) -> dict[str, Tensor]:
+        """Chosen weights that it can act on by name, as matrices in float32 or better; none at strength 0.
 
         Raises:
             KeyError: None of the weights matches; the message lists them.
@@ -210,8 +209,12 @@ class WeightRegularizer(Regularizer):
         chosen = {name: weight.flatten(1) for name, weight in step.weights.items() if self.acts_on_weight(name)}
         if not chosen:
             raise KeyError(f"{type(self).__name__} matches none of the weights: {listing(step.weights)}")
+        if is_zero(self.strength):
+            return {}
         wide = {name: rows if rows.dtype == torch.float64 else rows.float() for name, rows in chosen.items()}
-        return {name: rows for name, rows in wide.items() if rows.shape[0] >= least}
+        if not self.compares:
+            return wide
+        return {name: rows for name, rows in wide.items() if rows.shape[0] >= 2 and name not in step.grouped}
 
     def acts_on_weight(self, name: str) -> bool:
         """Whether the parameter of that name is chosen; patterns leave its ``.weight`` away."""
@@ -224,3 +227,41 @@ class WeightRegularizer(Regularizer):
             return nothing
         total: Tensor = self.strength * torch.stack(list(terms)).sum()
         return total
+
+
+def intercept(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    transform: Callable[[Layer, Tensor, bool], Tensor],
+    *,
+    before: bool = False,
+) -> list[RemovableHandle]:
+    """Replace the output of layers, or what enters their non-linearity, by ``transform(layer, tensor, training)``.
+
+    Uses of one module within a forward pass are told apart, as in the names of layers.
+    """
+    uses: Counter[nn.Module] = Counter()
+    places: dict[nn.Module, dict[int, Layer]] = {}
+    for layer in layers:
+        place = layer.nonlinearity if before else layer.module
+        assert place is not None, f"layer {layer.name} is not a module"
+        places.setdefault(place, {})[layer.use] = layer
+
+    def start(module: nn.Module, inputs: Any) -> None:
+        uses.clear()
+
+    def replace(module: nn.Module, tensor: Tensor) -> Tensor:
+        uses[module] += 1
+        layer = places[module].get(uses[module])
+        return tensor if layer is None else transform(layer, tensor, module.training)
+
+    def enter(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (replace(module, inputs[0]), *inputs[1:])
+
+    def leave(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return replace(module, output)
+
+    handles = [model.register_forward_pre_hook(start)]
+    for module in places:
+        handles.append(module.register_forward_pre_hook(enter) if before else module.register_forward_hook(leave))
+    return handles

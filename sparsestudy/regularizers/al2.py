@@ -11,12 +11,13 @@ Source: El Helou, Dumbgen and Susstrunk 2020 (arXiv 2003.03633); penalty and sch
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Step
+from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 
@@ -36,7 +37,7 @@ def growth(epoch: int, start: float = 0.01) -> float:
 class AL2(LayerRegularizer):
     """Growing L2 penalty on one layer."""
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "activations"
+    reads: ClassVar[Reads] = "activations"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-3, high=1e-1, log=True)}
 

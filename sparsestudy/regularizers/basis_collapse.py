@@ -23,7 +23,8 @@ from pydantic import Field
 from torch import Tensor
 
 from sparsestudy.measures.basis_collapse import gram
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Step
+from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 Form = Literal["correlation", "log_det"]
@@ -50,7 +51,7 @@ def collapse(activations: Tensor, form: Form = "correlation") -> Tensor:
 class BasisCollapse(LayerRegularizer):
     """Penalty on the collapse of chosen layers."""
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "activations"
+    reads: ClassVar[Reads] = "activations"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-4, high=1e-1, log=True)}
 

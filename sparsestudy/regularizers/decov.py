@@ -14,13 +14,14 @@ by B - 1: use ``torch.cov(H.T, correction=0)`` to check.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Step
+from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 
@@ -41,7 +42,7 @@ def decov(activations: Tensor) -> Tensor:
 class DeCov(LayerRegularizer):
     """DeCov on the responses of chosen layers."""
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "activations"
+    reads: ClassVar[Reads] = "activations"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-4, high=1.0, log=True)}
 

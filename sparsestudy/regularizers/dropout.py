@@ -6,7 +6,7 @@ Source: standard (inverted dropout, ``torch.nn.functional.dropout``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -15,6 +15,7 @@ from torch.nn.functional import dropout
 from torch.utils.hooks import RemovableHandle
 
 from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer
+from sparsestudy.regularizers._step import Layer
 from sparsestudy.space import Domain, Uniform
 
 
@@ -26,10 +27,10 @@ class Dropout(LayerRegularizer):
 
     strength: PerLayer = Field(0.5, description="Probability p of dropping an activation, in [0, 1).")
 
-    def install(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
+    def install(self, model: nn.Module, layers: Sequence[Layer]) -> list[RemovableHandle]:
         """Drop activations of every chosen layer while the network trains."""
 
-        def drop(layer: str, output: Tensor, training: bool) -> Tensor:
-            return dropout(output, float(self.strength_of(layer)), training)
+        def drop(layer: Layer, output: Tensor, training: bool) -> Tensor:
+            return dropout(output, float(self.strength_of(layer.name)), training)
 
         return self.install_after(model, layers, drop)

@@ -18,7 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Step
+from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 
@@ -40,7 +41,7 @@ def l1_activity(activations: Tensor, reduction: Literal["sum", "mean"] = "sum") 
 class L1Activity(LayerRegularizer):
     """L1 penalty on the activations of chosen layers."""
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "activations"
+    reads: ClassVar[Reads] = "activations"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-6, high=1e-2, log=True)}
 

@@ -8,13 +8,14 @@ Source: the rule of Keras's activity regularisers, VERBATIM. Keeps activations s
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Step
+from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 
@@ -32,7 +33,7 @@ def l2_activity(activations: Tensor) -> Tensor:
 class L2Activity(LayerRegularizer):
     """L2 penalty on the activations of chosen layers."""
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "activations"
+    reads: ClassVar[Reads] = "activations"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-6, high=1e-2, log=True)}
 

@@ -3,19 +3,23 @@
 Written as what it adds to the cross-entropy: ``strength * (mean over classes of -log p - cross-entropy)``, which makes
 their sum exactly ``torch.nn.functional.cross_entropy(..., label_smoothing=strength)``.
 
+It needs classes: where a number is predicted there is nothing to smooth over, and a study file that asks is refused.
+
 Source: standard (Szegedy et al. 2016).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-from sparsestudy.regularizers._regularizer import Regularizer, Single, Step
+from sparsestudy.regularizers._regularizer import Reads, Regularizer, Single
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
+from sparsestudy.study import TaskName
 
 
 def smoothing_term(logits: Tensor, labels: Tensor) -> Tensor:
@@ -33,7 +37,8 @@ def smoothing_term(logits: Tensor, labels: Tensor) -> Tensor:
 class LabelSmoothing(Regularizer):
     """Label smoothing of the cross-entropy."""
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "logits"
+    reads: ClassVar[Reads] = "logits"
+    tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
     strength_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.01, high=0.4)}
 

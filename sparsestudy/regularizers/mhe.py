@@ -1,21 +1,8 @@
-r"""Minimum hyperspherical energy: keep the directions of a layer's filters apart.
+"""Minimum hyperspherical energy: keep the directions of a layer's filters apart.
 
-Rows ``w_i`` of the filter matrix are repelling charges on a sphere. With ``n_i = sqrt(|w_i|**2 + 1e-4)``,
-``c_ij = <w_i, w_j> / (n_i n_j)``, squared chord ``D = 2 - 2c`` and angle ``T = arccos(c) / pi + 1e-4`` in half-turns,
-the energy of a layer is the mean over pairs i < j of
-
-===== ============ ==== =========
-power term         form term
-===== ============ ==== =========
-0     ``-log D``   0    ``-log T``
-1     ``D**-0.5``  1    ``0.1 / T``
-2     ``1 / D``    2    ``0.1 / T**2``
-===== ============ ==== =========
-
-(left: chord; right: angular). Half space puts ``-w_i`` beside every ``w_i``, so that a direction and its opposite count
-as the same. Lower is more diverse; power 0 is negative for diverse filters. The output layer (the last weight) always
-uses the full space and weighs ten times as much. ``D`` is clamped at 1e-6 and the pairs are taken before the
-non-linearity: the published code is NaN for duplicate or large filters in single precision.
+The energy of a layer is that of `sparsestudy.measures.hyperspherical_energy`, by chord or angle, power 0, 1 or 2, in
+full or half space; lower is more diverse. The output layer (the last weight) always uses the full space and weighs ten
+times as much.
 
 Source: Liu et al. 2018 (arXiv 1805.09298); energies, weights and the two spaces VERBATIM from the authors' code.
 """
@@ -25,39 +12,19 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import Single, Step, WeightRegularizer
+from sparsestudy.measures.hyperspherical_energy import hyperspherical_energy
+from sparsestudy.regularizers._regularizer import Single, WeightRegularizer
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
-
-EPSILON = 1e-4
-
-
-def hyperspherical_energy(
-    filters: Tensor, power: int = 2, *, angular: bool = False, half_space: bool = True, epsilon: float = EPSILON
-) -> Tensor:
-    """Energy of the rows of ``[N, d]``, N >= 2, a 0-d tensor.
-
-    Example:
-        >>> round(hyperspherical_energy(torch.eye(3, dtype=torch.float64), 1, half_space=False, epsilon=0).item(), 6)
-        0.707107
-    """
-    rows = torch.cat([filters, -filters]) if half_space else filters
-    unit = rows / (rows.square().sum(1, keepdim=True) + epsilon).clamp(min=torch.finfo(rows.dtype).tiny).sqrt()
-    i, j = torch.triu_indices(len(rows), len(rows), 1, device=rows.device)
-    cosine = (unit @ unit.T)[i, j]
-    if angular:
-        turn = cosine.clamp(-1 + 1e-6, 1 - 1e-6).arccos() / math.pi + 1e-4
-        return (-turn.log() if power == 0 else 0.1 * turn.pow(-power)).mean()
-    chord = (2 - 2 * cosine).clamp(min=1e-6)
-    return (-chord.log() if power == 0 else chord.pow(-power / 2)).mean()
 
 
 class MHE(WeightRegularizer):
-    """Hyperspherical energy of all chosen weights; a layer with fewer than two filters is left out."""
+    """Hyperspherical energy of all chosen weights."""
 
+    compares: ClassVar[bool] = True
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-2, high=10.0, log=True)}
 
@@ -68,10 +35,10 @@ class MHE(WeightRegularizer):
 
     def penalty(self, step: Step) -> Tensor:
         """Sum over chosen weights of `hyperspherical_energy`; the network's last weight counts as the output layer."""
-        output = list(step.weights)[-1] if len(step.weights) > 1 else ""
+        output = step.output_weight
         terms = [
             10 * self._energy(rows, False) if name == output else self._energy(rows, self.half_space)
-            for name, rows in self.filters(step, least=2).items()
+            for name, rows in self.filters(step).items()
         ]
         return self.summed(terms, step)
 

@@ -15,7 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import Single, Step, WeightRegularizer
+from sparsestudy.regularizers._regularizer import Single, WeightRegularizer
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 
@@ -33,8 +34,9 @@ def minimal_angle(filters: Tensor) -> Tensor:
 
 
 class MMA(WeightRegularizer):
-    """Minimal angle of all chosen weights; a layer with fewer than two filters is left out."""
+    """Minimal angle of all chosen weights."""
 
+    compares: ClassVar[bool] = True
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-3, high=1.0, log=True)}
 
@@ -42,4 +44,4 @@ class MMA(WeightRegularizer):
 
     def penalty(self, step: Step) -> Tensor:
         """Strength times the sum over chosen weights of the negative `minimal_angle`."""
-        return self.summed([-minimal_angle(filters) for filters in self.filters(step, least=2).values()], step)
+        return self.summed([-minimal_angle(filters) for filters in self.filters(step).values()], step)

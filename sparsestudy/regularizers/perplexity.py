@@ -19,14 +19,15 @@ ASSUMED: the formula of S, the set-point form, the negative direction, the warm-
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from sparsestudy.measures.perplexity import Axis, Normalise, perplexity_sparsity
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Step, Target, match
+from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads, Target
+from sparsestudy.regularizers._step import Step, match
 from sparsestudy.space import Domain, Uniform
 
 
@@ -64,7 +65,7 @@ def shortfall(sparsity: Tensor, target: float | Tensor | None, strength: float |
 class Perplexity(LayerRegularizer):
     """Penalty on the perplexity sparsity of chosen layers, with an optional target for each."""
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "activations"
+    reads: ClassVar[Reads] = "activations"
     search: ClassVar[dict[str, Domain]] = {
         "strength": Uniform(low=1e-3, high=10.0, log=True),
         "targets": Uniform(low=0.2, high=0.8),

@@ -18,7 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import Single, Step, WeightRegularizer
+from sparsestudy.regularizers._regularizer import Single, WeightRegularizer
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 Form = Literal["so", "dso", "off_diagonal"]
@@ -44,6 +45,7 @@ def soft_orthogonality(filters: Tensor, form: Form = "so") -> Tensor:
 class SoftOrthogonality(WeightRegularizer):
     """Soft orthogonality of all chosen weights."""
 
+    compares: ClassVar[bool] = True
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-5, high=1e-2, log=True)}
 

@@ -17,7 +17,7 @@ Source: Khan and Stavness 2019 (arXiv 1904.08050); forward and reference gradien
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer
+from sparsestudy.regularizers._step import Layer
 from sparsestudy.space import Domain, Uniform
 
 Gradient = Literal["reference", "exact"]
@@ -68,11 +69,11 @@ class Sparseout(LayerRegularizer):
     q: float = Field(2.0, ge=0, le=4, description="Power: below 2 sparser, above 2 denser than dropout.")
     gradient: Gradient = Field("reference", description="reference or exact.")
 
-    def install(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
+    def install(self, model: nn.Module, layers: Sequence[Layer]) -> list[RemovableHandle]:
         """Perturb activations of every chosen layer while the network trains."""
 
-        def perturb(layer: str, output: Tensor, training: bool) -> Tensor:
-            p = float(self.strength_of(layer))
+        def perturb(layer: Layer, output: Tensor, training: bool) -> Tensor:
+            p = float(self.strength_of(layer.name))
             if not training or p == 0:
                 return output
             return sparseout(

@@ -8,7 +8,7 @@ Source: Tompson et al. 2015, standard (``torch.nn.functional.dropout2d``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn.functional import dropout
 from torch.utils.hooks import RemovableHandle
 
 from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer
+from sparsestudy.regularizers._step import Layer
 from sparsestudy.space import Domain, Uniform
 
 
@@ -43,10 +44,10 @@ class SpatialDropout(LayerRegularizer):
 
     strength: PerLayer = Field(0.2, description="Probability p of dropping a map, in [0, 1).")
 
-    def install(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
+    def install(self, model: nn.Module, layers: Sequence[Layer]) -> list[RemovableHandle]:
         """Drop maps of every chosen layer while the network trains."""
 
-        def drop(layer: str, output: Tensor, training: bool) -> Tensor:
-            return drop_maps(output, float(self.strength_of(layer)), training)
+        def drop(layer: Layer, output: Tensor, training: bool) -> Tensor:
+            return drop_maps(output, float(self.strength_of(layer.name)), training)
 
         return self.install_after(model, layers, drop)

@@ -13,7 +13,8 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import Single, Step, WeightRegularizer
+from sparsestudy.regularizers._regularizer import Single, WeightRegularizer
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 

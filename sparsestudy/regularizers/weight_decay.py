@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import Regularizer, Single, Step
+from sparsestudy.regularizers._regularizer import Reads, Regularizer, Single
+from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
 
@@ -34,7 +35,7 @@ def half_squared_norm(weights: Iterable[Tensor]) -> Tensor:
 class WeightDecay(Regularizer):
     """Coupled weight decay on all weights."""
 
-    reads: ClassVar[Literal["activations", "weights", "logits", "nothing"]] = "weights"
+    reads: ClassVar[Reads] = "weights"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-5, high=1e-1, log=True)}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sparsestudy.study import ObjectiveSpec
 from sparsestudy.trial import Trial, TrialState, trial_label
+from sparsestudy.words import called
 
 
 @dataclass(kw_only=True)
@@ -95,5 +96,5 @@ class Progress:
         """The best trial in words, empty before there is one."""
         if self.best is None:
             return ""
-        label = trial_label(self.best.config)
-        return f"{self.objective.metric} {self.best.values[0]:.4g}  trial {self.best.number}  {label}"
+        label, metric = trial_label(self.best.config), called(self.objective.metric, self.best.config.task)
+        return f"{metric} {self.best.values[0]:.4g}  trial {self.best.number}  {label}"

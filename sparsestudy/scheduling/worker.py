@@ -36,7 +36,7 @@ class TrialWorker(Trainable):
     def _take(self, config: dict[str, Any]) -> None:
         self._task = config
         self._trainer: Trainer | None = None
-        self._measurements: Iterator[Measurement] | None = None
+        self._measurements: Iterator[Measurement] = iter(())
 
     def step(self) -> dict[str, Any]:
         """Train for about a second, to the next rung, or to the end."""
@@ -63,17 +63,16 @@ class TrialWorker(Trainable):
 
     def _train(self, parcel: list[Measurement]) -> bool:
         """Add epochs to the parcel until it is full; returns whether the trial is complete."""
-        if self._measurements is None:
+        if self._trainer is None:
             self._config = TrialConfig.model_validate_json(self._task["trial"])
             self._trainer = Trainer(self._config)
             self._measurements = iter(self._trainer)
         started = time.monotonic()
         for measurement in self._measurements:
             parcel.append(measurement)
-            done = measurement.epoch + 1
-            if done == self._config.training.epochs:
+            if self._trainer.done:
                 return True
-            if done in self._task["rungs"] or time.monotonic() - started > PARCEL_SECONDS:
+            if measurement.epoch + 1 in self._task["rungs"] or time.monotonic() - started > PARCEL_SECONDS:
                 return False
         raise AssertionError("a trial ends at its last epoch")
 
@@ -92,7 +91,7 @@ class TrialWorker(Trainable):
 
     def cleanup(self) -> None:
         """Drop the trial."""
-        self._trainer = self._measurements = None
+        self._trainer, self._measurements = None, iter(())
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: an interrupted trial is trained again from its seed."""

@@ -20,6 +20,7 @@ from sparsestudy.specfile import dump_yaml
 from sparsestudy.tracking.environment import environment_tags, installed
 from sparsestudy.tracking.ledger import Delivery, Ledger, StudyRecord
 from sparsestudy.trial import Measurement, Trial, TrialState, short_names, trial_label
+from sparsestudy.words import UNITS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -237,6 +238,8 @@ class Tracker:
             "sparsestudy.study": self._record.name,
             "sparsestudy.trial": str(trial.number),
             "sparsestudy.arm": config.arm,
+            "sparsestudy.task": config.task,
+            **({"mlflow.note.content": UNITS[config.task]} if UNITS[config.task] else {}),
             "sparsestudy.methods": "+".join(str(method["method"]) for method in config.methods),
             **{f"sparsestudy.parameter.{mlflow_key(name)}": str(v) for name, v in config.parameters.items()},
         }
@@ -257,15 +260,21 @@ def mlflow_key(name: str) -> str:
 
 
 def epoch_metrics(measurement: Measurement, main: str) -> dict[str, float]:
-    """What one epoch adds to a run: the scalars, and the main measure of each layer on the validation probe set."""
-    layers = measurement.series(main)
-    all_layers = measurement.statistics.get("validation", {})
-    short = short_names(all_layers)
-    return {
+    """What one epoch adds to a run, by name; undefined values are left out.
+
+    These are the scalars; ``sparsity/MAIN/LAYER``, the main measure of each layer on the validation probe set; and all
+    measures of weights and of the network, ``weights/MEASURE/WEIGHT`` and ``network/SPLIT/MEASURE``.
+    """
+    layers, weights, network = (measurement.statistics.get(key, {}) for key in ("validation", "weights", "network"))
+    short, short_weights = short_names(layers), short_names(weights)
+    found: dict[str, float | None] = {
         **measurement.scalars(),
         "learning_rate": measurement.learning_rate,
-        **{mlflow_key(f"sparsity/{main}/{short[layer]}"): value for layer, value in layers.items()},
+        **{f"sparsity/{main}/{short[layer]}": value for layer, value in measurement.series(main).items()},
+        **{f"weights/{name}/{short_weights[w]}": value for w, of in weights.items() for name, value in of.items()},
+        **{f"network/{split}/{name}": value for split, of in network.items() for name, value in of.items()},
     }
+    return {mlflow_key(name): value for name, value in found.items() if value is not None}
 
 
 def headline_metrics(trial: Trial) -> dict[str, float]:

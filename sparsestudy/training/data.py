@@ -1,9 +1,10 @@
-"""Data sets as tensors in memory: loaded, split by class, scaled, and wrong on purpose where the study asks for it.
+"""Data sets as tensors in memory: loaded, split, scaled, and wrong on purpose where the study asks for it.
 
 Four splits: ``train`` is what the network learns from, ``search`` guides the search (every metric calls it validation),
-``selection`` chooses between finalists, ``test`` is looked at once. They are disjoint and stratified by class. A data
-set with an official test set keeps it for ``test``; the other splits, and ``test`` of all other data sets, are drawn
-from the pool: all examples, or those of the official training set.
+``selection`` chooses between finalists, ``test`` is looked at once. They are disjoint and, where labels are classes,
+stratified by class; where they are numbers to predict, drawn at random. A data set with an official test set keeps it
+for ``test``; the other splits, and ``test`` of all other data sets, are drawn from the pool: all examples, or those of
+the official training set.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparsestudy.errors import Problem, listing
-from sparsestudy.study import DataSpec
+from sparsestudy.study import DataSpec, TaskName
 from sparsestudy.training.imports import refuse, refuse_all
-from sparsestudy.training.sources import Pool, names, read_pool, resize_images
+from sparsestudy.training.labels import class_count, corrupt, standardise, strata
+from sparsestudy.training.pool import Pool
+from sparsestudy.training.sources import names, read_pool, resize_images
 
 __all__ = ["Dataset", "Split", "load", "names"]
 
 _Positions = NDArray[np.int64]
-_NOISE_STREAM = 1
-"""Keeps the draws of label noise apart from those of the splits, so that neither moves the other."""
+_FEWEST_NUMBERS = 2
+"""Fewest examples of a split whose labels are numbers: one alone has no spread to measure errors by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +39,10 @@ class Split:
     """Examples of one split.
 
     Attributes:
-        inputs: float32 [examples, *input_shape]; images are [channels, height, width], standardised per channel.
-        labels: int64 [examples], classes from 0.
+        inputs: float32 [examples, *input_shape]; images are [channels, height, width], standardised per channel, and
+            tables [columns], standardised per column.
+        labels: [examples], classes from 0 in int64, or numbers in float32, in standard deviations of the clean training
+            labels from their mean.
     """
 
     inputs: Tensor
@@ -53,9 +58,11 @@ class Dataset:
 
     Attributes:
         train, search, selection, test: The splits.
-        classes: Number of classes, at least 2.
+        classes: Number of classes, at least 2; 0 where labels are numbers to predict.
         input_shape: Shape of one example.
         corrupted: bool [training examples], true where label noise replaced the label.
+        label_mean, label_std: Of the clean training labels before they were standardised, in the data's own unit; 0 and
+            1 where labels are classes. A loss times the square of the latter is in the square of that unit.
     """
 
     train: Split
@@ -65,6 +72,18 @@ class Dataset:
     classes: int
     input_shape: tuple[int, ...]
     corrupted: Tensor
+    label_mean: float = 0.0
+    label_std: float = 1.0
+
+    @property
+    def task(self) -> TaskName:
+        """What the labels ask for, by their type."""
+        return "classification" if self.classes else "regression"
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network has to return for an example."""
+        return self.classes or 1
 
 
 def load(spec: DataSpec) -> Dataset:
@@ -72,7 +91,8 @@ def load(spec: DataSpec) -> Dataset:
 
     The same spec gives the same tensors, and which examples evaluate depends neither on ``train_size`` nor on
     ``label_noise``. Images are scaled to [0, 1], resized, then standardised per channel by the mean and standard
-    deviation of the training split. Inputs of ``synthetic`` and of a user's function stay as they are.
+    deviation of the training split, and so are columns of tables and numbers to predict. Inputs of ``synthetic`` and of
+    a user's function stay as they are.
 
     Args:
         spec: What to load. ``root`` of torchvision data sets defaults to $SPARSESTUDY_DATA, else ``./data``.
@@ -97,7 +117,7 @@ def load(spec: DataSpec) -> Dataset:
 def _load(spec_json: str, root: str) -> Dataset:
     spec = DataSpec.model_validate_json(spec_json)
     pool = read_pool(spec, root)
-    classes = _class_count(pool)
+    classes = class_count(pool)
     parts = _partition(spec, pool, classes)
     held_out = pool.test or pool
     sources = {"train": pool, "search": pool, "selection": pool, "test": held_out}
@@ -105,27 +125,21 @@ def _load(spec_json: str, root: str) -> Dataset:
     if pool.white is not None:
         inputs = _standardise(inputs)
     labels = {name: sources[name].labels[parts[name]] for name in sources}
-    labels["train"], corrupted = _corrupt(labels["train"], spec.label_noise, classes, spec.seed)
+    mean, std = 0.0, 1.0
+    if not classes:
+        labels, mean, std = standardise(labels)
+    labels["train"], corrupted = corrupt(labels["train"], spec.label_noise, classes, spec.seed)
     return Dataset(
         **{name: Split(inputs[name], labels[name]) for name in sources},
         classes=classes,
         input_shape=tuple(inputs["train"].shape[1:]),
         corrupted=corrupted,
+        label_mean=mean,
+        label_std=std,
     )
 
 
 # Splits
-
-
-def _class_count(pool: Pool) -> int:
-    present = np.unique(pool.labels.numpy())
-    classes = len(present)
-    if classes < 2 or not np.array_equal(present, np.arange(classes)):
-        few = f"{present[:10].tolist()}{' …' if classes > 10 else ''}"
-        refuse("data.name", f"labels must be 0, 1, … without a gap, at least two classes; got {few}")
-    if pool.test is not None and not np.isin(pool.test.labels.numpy(), present).all():
-        refuse("data.name", f"the official test set has labels outside 0 … {classes - 1} of its training set")
-    return classes
 
 
 def _partition(spec: DataSpec, pool: Pool, classes: int) -> dict[str, _Positions]:
@@ -134,13 +148,14 @@ def _partition(spec: DataSpec, pool: Pool, classes: int) -> dict[str, _Positions
     Evaluation splits are drawn before the training split, so that its size does not move them.
     """
     sizes = _sizes(spec, pool, classes)
-    labels = pool.labels.numpy()
+    labels = strata(pool.labels)
     drawn = [name for name in sizes if name != "test" or pool.test is None]
-    _check_classes(labels, drawn)
+    if classes:
+        _check_classes(labels, drawn)
     rng = np.random.default_rng(spec.seed)
     parts: dict[str, _Positions] = {}
     if pool.test is not None:
-        parts["test"], _ = _draw(pool.test.labels.numpy(), np.arange(len(pool.test.labels)), sizes["test"], rng)
+        parts["test"], _ = _draw(strata(pool.test.labels), np.arange(len(pool.test.labels)), sizes["test"], rng)
     left = np.arange(len(labels))
     for name in drawn:
         parts[name], left = _draw(labels, left, sizes[name], rng)
@@ -169,7 +184,7 @@ def _draw(
 def _sizes(spec: DataSpec, pool: Pool, classes: int) -> dict[str, int]:
     """Number of examples of every split in the order in which they are drawn, or all that is wrong with them."""
     problems: list[Problem] = []
-    total, sizes = len(pool.labels), {}
+    total, sizes, least = len(pool.labels), {}, classes or _FEWEST_NUMBERS
     for name in ("search", "selection", "test"):
         value = getattr(spec.splits, name)
         if value >= 1 and value != int(value):
@@ -186,20 +201,25 @@ def _sizes(spec: DataSpec, pool: Pool, classes: int) -> dict[str, int]:
     left = total - sum(held_out.values())
     sizes["train"] = left if spec.train_size is None else spec.train_size
     for name, size in sizes.items():
-        if size < classes and (name != "train" or spec.train_size is not None):
+        if size < least and (name != "train" or spec.train_size is not None):
             path = "data.train_size" if name == "train" else f"data.splits.{name}"
-            problems.append(Problem(path, f"{size} examples cannot hold all {classes} classes; use {classes} or more"))
-    if sizes["train"] > left or left < classes:
+            problems.append(Problem(path, f"{size} examples cannot {_purpose(classes)}; use {least} or more"))
+    if sizes["train"] > left or left < least:
         problems.append(_too_large(spec, held_out, total, classes))
     refuse_all(problems)
     return sizes
+
+
+def _purpose(classes: int) -> str:
+    return f"hold all {classes} classes" if classes else "tell how far apart numbers lie"
 
 
 def _too_large(spec: DataSpec, held_out: Mapping[str, int], total: int, classes: int) -> Problem:
     wanted = dict(held_out) if spec.train_size is None else {**held_out, "train_size": spec.train_size}
     numbers = " + ".join(f"{name} {size}" for name, size in wanted.items())
     sum_of = f"{numbers} = {sum(wanted.values())} examples, but the pool of {spec.name!r} has {total}"
-    train = f" and training needs at least {classes}, one per class" if spec.train_size is None else ""
+    least = f"{classes}, one per class" if classes else f"{_FEWEST_NUMBERS}"
+    train = f" and training needs at least {least}" if spec.train_size is None else ""
     return Problem("data.splits", f"{sum_of}{train}; lower data.splits{'' if train else ' or data.train_size'}")
 
 
@@ -210,19 +230,6 @@ def _check_classes(labels: NDArray[np.int64], splits: Sequence[str]) -> None:
         shown = ", ".join(rare[:5]) + (f" and {len(rare) - 5} more classes" if len(rare) > 5 else "")
         needs = f"every class needs at least {len(splits)} examples, one for each of {listing(splits)}"
         refuse("data.splits", f"cannot split by class: {needs}; {shown}")
-
-
-def _corrupt(labels: Tensor, share: float, classes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Replace ``round(share * examples)`` labels by another class, each equally likely.
-
-    More noise adds to less: the labels that are wrong at 10 % are wrong in the same way at 20 %.
-    """
-    rng = np.random.default_rng([seed, _NOISE_STREAM])
-    order = torch.from_numpy(rng.permutation(len(labels)))
-    steps = torch.from_numpy(rng.integers(1, classes, len(labels)))
-    corrupted = torch.zeros(len(labels), dtype=torch.bool)
-    corrupted[order[: round(share * len(labels))]] = True
-    return torch.where(corrupted, (labels + steps) % classes, labels), corrupted
 
 
 # Inputs

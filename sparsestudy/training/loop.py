@@ -9,22 +9,24 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import DivergedError
-from sparsestudy.regularizers import Regularizer, Step
+from sparsestudy.measures import LayerStatistic, OutputStatistic
 from sparsestudy.snapshot import Snapshot
 from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
 from sparsestudy.training.data import Dataset, Split
-from sparsestudy.training.probe import Probe, sites
+from sparsestudy.training.inspection import Inspection, Place, nested
+from sparsestudy.training.probe import Probe, find_layers
 from sparsestudy.training.snapshot import take
+from sparsestudy.training.tasks import TASKS
+from sparsestudy.training.update import Updater
 from sparsestudy.trial import Measurement, TrialConfig
 
 TRAIN_EXAMPLES_EVALUATED = 2048
@@ -61,6 +63,7 @@ class Trainer:
     Attributes:
         model: The network; trained as far as the iteration has come.
         dataset: The data, with the splits this trial must not look at still in it.
+        done: Whether the latest measurement is the last one, because the epochs or a method's patience have run out.
     """
 
     def __init__(self, config: TrialConfig) -> None:
@@ -69,34 +72,48 @@ class Trainer:
         torch.set_num_threads(config.threads)
         dtype = torch.float64 if config.training.precision == "float64" else torch.float32
         self.dataset: Dataset = data.load(config.data)
+        self._task = TASKS[self.dataset.task]
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(config.seed, "weights"))
-            self.model = models.build(config.model, self.dataset.input_shape, self.dataset.classes)
+            self.model = models.build(config.model, self.dataset.input_shape, self.dataset.outputs)
         self.model.to(device=config.device, dtype=dtype)
         self._train, self._search = (_to(s, config.device, dtype) for s in (self.dataset.train, self.dataset.search))
-        self._statistics = {name: measures.get(name) for name in config.measures.names}
+        chosen = {name: measures.get(name) for name in config.measures.names}
+        self._statistics = {name: s for name, s in chosen.items() if isinstance(s, LayerStatistic)}
+        self._answers = {name: s for name, s in chosen.items() if isinstance(s, OutputStatistic)}
         self._sums: dict[tuple[str, str], measures.Sums] = {}
         self._measuring = False
+        self.done = False
 
     def __iter__(self) -> Iterator[Measurement]:
         config, model = self.config, self.model
         methods = [regularizers.get(**method) for method in config.methods]
-        optimizer = _optimizer(config.training, model)
+        losses: list[float] = []
         with ExitStack() as stack:
+            layers = find_layers(model, self._train.inputs[:2])
+            for method in methods:
+                for handle in method.install(model, layers):
+                    stack.callback(handle.remove)
+            model.to(self._train.inputs)
+            inspection = Inspection.of(model, config)
             penalized = Probe(model, lambda layer: any(method.acts_on(layer) for method in methods))
             measured = Probe(model, config.measures.layers, self._on_activation)
             for probe in (penalized, measured):
                 stack.enter_context(probe)
                 probe.enabled = False
-            for method in methods:
-                for handle in method.install(model, sites(model)):
-                    stack.callback(handle.remove)
+            update = Updater(
+                model, methods, _optimizer(config.training, model), self._task.loss, penalized,
+                seed=config.seed, precision=config.training.precision,
+            )  # fmt: skip
             for epoch in range(config.training.epochs):
                 started = time.perf_counter()
-                penalized.enabled = any(method.reads == "activations" for method in methods)
-                penalty, rate = self._epoch(epoch, methods, optimizer, penalized)
-                penalized.enabled = False
-                yield self._measure(epoch, penalty, rate, measured, started)
+                penalty, rate = self._epoch(epoch, update)
+                measurement = self._measure(epoch, penalty, rate, measured, inspection, started)
+                losses.append(measurement.validation_loss)
+                self.done = epoch + 1 == config.training.epochs or any(method.stops(losses) for method in methods)
+                yield measurement
+                if self.done:
+                    return
 
     def snapshot(self) -> Snapshot:
         """What the network, trained as far as it is, does with the probe sets; changes nothing."""
@@ -108,36 +125,20 @@ class Trainer:
             self.config.measures.layers,
         )
 
-    def _epoch(
-        self, epoch: int, methods: list[Regularizer], optimizer: torch.optim.Optimizer, probe: Probe
-    ) -> tuple[Tensor, float]:
+    def _epoch(self, epoch: int, update: Updater) -> tuple[Tensor, float]:
         """Train one epoch; returns the mean penalty per step (0-d) and the last learning rate."""
-        spec, model, device = self.config.training, self.model, self.config.device
-        weights = {name: p for name, p in model.named_parameters() if p.dim() >= 2 and p.requires_grad}
-        model.train()
-        rate, total = 0.0, torch.zeros((), device=device)
+        spec = self.config.training
+        self.model.train()
+        rate, total = 0.0, torch.zeros((), device=self.config.device)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
             batches = self._shuffled_batches()
             for step, (inputs, labels) in enumerate(batches):
                 progress = epoch + step / len(batches)
                 rate = spec.optimizer.lr * schedule_factor(spec.schedule, progress, spec.epochs)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                with torch.autocast(device, torch.bfloat16, enabled=spec.precision == "bfloat16"):
-                    logits = model(inputs)
-                    loss = cross_entropy(logits, labels)
-                seen = Step(
-                    activations=probe.activations, weights=weights, logits=logits, labels=labels, epoch=progress
-                )
-                penalties = [p for method in methods if (p := method.penalty(seen)) is not None]
-                if penalties:
-                    penalty = torch.stack(penalties).sum()
-                    total += penalty.detach()
-                    loss = loss + penalty
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                penalty = update(inputs, labels, epoch=progress, rate=rate)
+                if penalty is not None:
+                    total += penalty
         return total / len(batches), rate
 
     def _shuffled_batches(self) -> list[tuple[Tensor, Tensor]]:
@@ -149,20 +150,21 @@ class Trainer:
         inputs, labels = self._train.inputs[order], self._train.labels[order]
         return list(zip(inputs.split(size), labels.split(size), strict=True))
 
-    def _measure(self, epoch: int, penalty: Tensor, rate: float, probe: Probe, started: float) -> Measurement:
+    def _measure(
+        self, epoch: int, penalty: Tensor, rate: float, probe: Probe, inspection: Inspection, started: float
+    ) -> Measurement:
         last = self.config.training.epochs - 1
-        probe.enabled = epoch % self.config.measures.every == 0 or epoch == last
-        results = {
-            "train": self._evaluate(self._train, TRAIN_EXAMPLES_EVALUATED),
-            "validation": self._evaluate(self._search, len(self._search.labels)),
-        }
+        measured = probe.enabled = epoch % self.config.measures.every == 0 or epoch == last
+        results = self._evaluate("train", self._train, TRAIN_EXAMPLES_EVALUATED, measured)
+        results |= self._evaluate("validation", self._search, len(self._search.labels), measured)
         probe.enabled = False
+        if measured:
+            results |= inspection.values(self.model, self._train)
         # The only copy off the device in the whole epoch.
-        flat = [penalty.double()] + [value.double() for result in results.values() for value in result.values()]
-        values = iter(torch.stack(flat).tolist())
-        mean_penalty = next(values)
-        numbers = {split: {key: next(values) for key in result} for split, result in results.items()}
-        loss = {split: found[_LOSS] for split, found in numbers.items()}
+        mean_penalty, *values = torch.stack([v.double() for v in (penalty, *results.values())]).tolist()
+        numbers = dict(zip(results, values, strict=True))
+        loss = {split: numbers[split, "", "loss"] for split in ("train", "validation")}
+        accuracy = numbers["validation", "", "accuracy"]
         for name, value in (("train loss", loss["train"]), ("penalty", mean_penalty)):
             if not math.isfinite(value):
                 raise DivergedError(
@@ -171,50 +173,48 @@ class Trainer:
         return Measurement(
             epoch=epoch,
             train_loss=loss["train"],
-            train_accuracy=numbers["train"][_ACCURACY],
+            train_accuracy=numbers["train", "", "accuracy"],
             validation_loss=loss["validation"] if math.isfinite(loss["validation"]) else sys.float_info.max,
-            validation_accuracy=numbers["validation"][_ACCURACY],
+            # Shares always are; R² is not where predictions have left all bounds.
+            validation_accuracy=accuracy if math.isfinite(accuracy) else -sys.float_info.max,
             penalty=mean_penalty,
             learning_rate=rate,
             seconds=time.perf_counter() - started,
             timestamp=time.time_ns() // 1_000_000,
-            statistics={split: layers for split, found in numbers.items() if (layers := _by_layer(found))},
+            statistics=nested(numbers),
         )
 
     @torch.no_grad()
-    def _evaluate(self, split: Split, limit: int) -> dict[tuple[str, str], Tensor]:
-        """Loss and accuracy of the first ``limit`` examples, statistics of the probe set; nothing leaves the device."""
+    def _evaluate(self, name: str, split: Split, limit: int, measured: bool) -> dict[Place, Tensor]:
+        """Loss, accuracy and, if ``measured``, statistics of the answers to the first ``limit`` examples.
+
+        Statistics of layers are those of the probe set. Nothing leaves the device.
+        """
         self.model.eval()
         self._sums = {}
+        chosen, answers = self._answers if measured else {}, dict[str, measures.Sums]()
         inputs, labels = split.inputs[:limit], split.labels[:limit]
         probe_size = self.config.measures.probe_size
-        loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
-        correct = torch.zeros((), dtype=torch.float64, device=inputs.device)
+        found = torch.zeros((), dtype=torch.float64, device=inputs.device)
         for start in range(0, len(labels), probe_size):
             self._measuring = start == 0  # the probe set is the first chunk
             chunk = slice(start, start + probe_size)
             logits = self.model(inputs[chunk])
-            loss += cross_entropy(logits, labels[chunk], reduction="sum")
-            correct += (logits.argmax(1) == labels[chunk]).sum()
-        values = {_LOSS: loss / len(labels), _ACCURACY: correct / len(labels)}
-        for (layer, name), sums in self._sums.items():
-            values |= {(layer, output): v for output, v in self._statistics[name].compute(sums).items()}
+            found = found + self._task.sums(logits, labels[chunk])
+            for key, statistic in chosen.items():
+                sums = statistic.update(logits, labels[chunk])
+                answers[key] = measures.merge(answers[key], sums) if key in answers else sums
+        loss, accuracy = self._task.results(found)
+        values = {(name, "", "loss"): loss, (name, "", "accuracy"): accuracy}
+        for (layer, key), sums in self._sums.items():
+            values |= {(name, layer, output): v for output, v in self._statistics[key].compute(sums).items()}
+        for key, sums in answers.items():
+            values |= {("network", name, output): v for output, v in self._answers[key].compute(sums).items()}
         return values
 
     def _on_activation(self, layer: str, activations: Tensor) -> None:
         if self._measuring:
             self._sums |= {(layer, name): s.update(activations) for name, s in self._statistics.items()}
-
-
-_LOSS, _ACCURACY = ("", "loss"), ("", "accuracy")
-
-
-def _by_layer(numbers: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float | None]]:
-    layers: dict[str, dict[str, float | None]] = {}
-    for (layer, measure), value in numbers.items():
-        if layer:
-            layers.setdefault(layer, {})[measure] = value if math.isfinite(value) else None
-    return layers
 
 
 def schedule_factor(spec: ScheduleSpec, progress: float, epochs: int) -> float:
@@ -246,4 +246,5 @@ def _optimizer(spec: TrainingSpec, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _to(split: Split, device: str, dtype: torch.dtype) -> Split:
-    return Split(inputs=split.inputs.to(device=device, dtype=dtype), labels=split.labels.to(device))
+    labels = split.labels.to(device=device, dtype=dtype if split.labels.is_floating_point() else None)
+    return Split(inputs=split.inputs.to(device=device, dtype=dtype), labels=labels)

@@ -23,7 +23,7 @@ from sparsestudy.training.imports import (
 )
 
 _ARGUMENTS = "model.arguments"
-_FILLED_IN = ("input_shape", "classes")
+_FILLED_IN = ("input_shape", "outputs")
 _SMALL_IMAGE = 64
 """Side in pixels below which the stems of torchvision's ImageNet networks would throw most of the image away."""
 
@@ -46,7 +46,7 @@ def names() -> list[str]:
     return sorted(_BUILDERS)
 
 
-def build(spec: ModelSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     """Build a freshly initialised network in training mode.
 
     The only randomness is torch's default generator, which the caller seeds.
@@ -54,10 +54,10 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], classes: int) -> nn.Mod
     Args:
         spec: Which network.
         input_shape: Shape of one example; images are (channels, height, width).
-        classes: Number of classes, at least 2.
+        outputs: Numbers returned for an example: as many as there are classes, or 1 where a number is predicted.
 
     Returns:
-        A module that maps inputs [batch, *input_shape] to logits [batch, classes].
+        A module that maps inputs [batch, *input_shape] to logits or predictions [batch, outputs].
 
     Raises:
         NotFoundError: No network or function of that name.
@@ -69,16 +69,16 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], classes: int) -> nn.Mod
         ['conv1', 'pool1', 'conv2', 'pool2']
     """
     if spec.name.startswith("torchvision:"):
-        model = _from_torchvision(spec, input_shape, classes)
+        model = _from_torchvision(spec, input_shape, outputs)
     elif ":" in spec.name:
-        model = _from_function(spec, input_shape, classes)
+        model = _from_function(spec, input_shape, outputs)
     elif spec.name in _BUILDERS:
         builder = _BUILDERS[spec.name]
         refuse_all(argument_problems(builder, spec.arguments, spec.name, _ARGUMENTS, given=_FILLED_IN))
-        model = builder(input_shape=input_shape, classes=classes, **spec.arguments)
+        model = builder(input_shape=input_shape, outputs=outputs, **spec.arguments)
     else:
         raise NotFoundError(_unknown_name(spec.name))
-    _check_output(model, spec.name, input_shape, classes)
+    _check_output(model, spec.name, input_shape, outputs)
     return model.train()
 
 
@@ -87,21 +87,22 @@ def _unknown_name(name: str) -> str:
     return f"no model {name!r}; allowed: {listing(names())}, torchvision:NAME, package.module:function{hint}"
 
 
-def _check_output(model: nn.Module, name: str, input_shape: tuple[int, ...], classes: int) -> None:
+def _check_output(model: nn.Module, name: str, input_shape: tuple[int, ...], outputs: int) -> None:
     """Run two examples of zeros through the network, in evaluation mode so that batch statistics do not move."""
     model.eval()
     inputs = torch.zeros(2, *input_shape)
-    advice = "change model.arguments, or the size of the images with data.arguments.resize"
+    images = ", or the size of the images with data.arguments.resize" if len(input_shape) == 3 else ""
+    advice = f"change model.arguments{images}"
     try:
         with torch.no_grad():
             output = model(inputs)
     except Exception as error:
         text = f"{name} fails on inputs of shape {list(inputs.shape)}: {type(error).__name__}: {error}; {advice}"
         refuse("model", text, error)
-    needs = f"needs logits of shape {[2, classes]} for inputs of shape {list(inputs.shape)}"
+    needs = f"needs outputs of shape {[2, outputs]} for inputs of shape {list(inputs.shape)}"
     if not isinstance(output, Tensor):
         refuse("model", f"{name} returns a {type(output).__name__}, not one tensor; {needs}")
-    if output.shape != (2, classes):
+    if output.shape != (2, outputs):
         refuse("model", f"{name} returns shape {list(output.shape)}, {needs}; {advice}")
 
 
@@ -125,7 +126,7 @@ def _initialise(model: nn.Module) -> nn.Module:
 
 def _mlp(
     input_shape: tuple[int, ...],
-    classes: int,
+    outputs: int,
     hidden: Sequence[int] = (64, 64),
     activation: str = "relu",
     batch_norm: bool = False,
@@ -141,14 +142,14 @@ def _mlp(
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         flatten=nn.Flatten(),
         features=nn.Sequential(blocks),
-        classifier=nn.Linear(size, classes),
+        classifier=nn.Linear(size, outputs),
     )
     return _initialise(nn.Sequential(parts))
 
 
 def _convnet(
     input_shape: tuple[int, ...],
-    classes: int,
+    outputs: int,
     channels: Sequence[int] = (16, 32, 32),
     dense: int = 64,
     activation: str = "relu",
@@ -179,7 +180,7 @@ def _convnet(
     head: OrderedDict[str, nn.Module] = OrderedDict(
         flatten=nn.Flatten(),
         dense1=nn.Sequential(nn.Linear(before * height * width, dense), _ACTIVATIONS[activation]()),
-        output=nn.Linear(dense, classes),
+        output=nn.Linear(dense, outputs),
     )
     parts: OrderedDict[str, nn.Module] = OrderedDict(features=nn.Sequential(blocks), classifier=nn.Sequential(head))
     return _initialise(nn.Sequential(parts))
@@ -227,12 +228,14 @@ def _option_problems(activation: object, batch_norm: object) -> list[Problem]:
 # Networks from elsewhere
 
 
-def _from_function(spec: ModelSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def _from_function(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     function = import_function(spec.name)
     named, takes_any = accepted(function)
     if getattr(function, "__init__", None) is nn.Module.__init__:
         named, takes_any = {}, False  # its signature claims to take everything, and it refuses everything
-    offered = {"input_shape": input_shape, "classes": classes}
+    offered = {"input_shape": input_shape, "classes": outputs}
+    if "outputs" in named:  # the word that fits every task; classes is what most classifiers call it
+        offered = {"input_shape": input_shape, "outputs": outputs}
     arguments = {key: value for key, value in offered.items() if takes_any or key in named} | spec.arguments
     refuse_all(argument_problems(function, arguments, spec.name, _ARGUMENTS))
     try:
@@ -250,7 +253,7 @@ def _classifiers() -> list[str]:
     return list(models.list_models(module=models))
 
 
-def _from_torchvision(spec: ModelSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def _from_torchvision(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     """Build an image classifier of torchvision, its stem adapted to the channels and to small images."""
     from torchvision import models  # slow to import, and most studies do without
 
@@ -263,7 +266,7 @@ def _from_torchvision(spec: ModelSpec, input_shape: tuple[int, ...], classes: in
         [Problem(f"{_ARGUMENTS}.{key}", f"leave it out: {taken[key]}") for key in spec.arguments if key in taken]
     )
     try:
-        model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **spec.arguments)
+        model: nn.Module = models.get_model(name, weights=None, num_classes=outputs, **spec.arguments)
     except Exception as error:
         problem = _torchvision_problem(name, error)
         refuse(problem.path, problem.message, error)

@@ -9,9 +9,7 @@ yields one layer per use: ``layer1.0.relu``, ``layer1.0.relu#2``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsestudy.errors import NotFoundError, listing
-from sparsestudy.regularizers import match, nth_use
+from sparsestudy.regularizers import Layer, evaluating, match, nth_use
 
 NONLINEARITIES: tuple[type[nn.Module], ...] = (
     nn.ReLU,
@@ -43,14 +41,6 @@ NONLINEARITIES: tuple[type[nn.Module], ...] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A place to look at: its name and the shape of one example's activations, ``(C, *spatial)``."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
 def sites(model: nn.Module) -> dict[str, nn.Module]:
     """Modules whose output is an activation after a non-linearity, by name, in the order of definition."""
     names = {module: name for name, module in model.named_modules()}
@@ -68,18 +58,6 @@ def sites(model: nn.Module) -> dict[str, nn.Module]:
     return {names[site]: site for site in (blocks.get(module, module) for module in inside)}
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the time of the block; afterwards every part is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def discover(model: nn.Module, example: Tensor) -> list[Layer]:
     """Layers in the order in which a forward pass reaches them, with their shapes.
 
@@ -90,15 +68,29 @@ def discover(model: nn.Module, example: Tensor) -> list[Layer]:
     Raises:
         NotFoundError: The network has no non-linearity that is a module.
     """
-    with evaluating(model), Probe(model) as probe, torch.no_grad():
-        model(example)
-        layers = [Layer(name=name, shape=tuple(a.shape[1:])) for name, a in probe.activations.items()]
+    layers = find_layers(model, example)
     if not layers:
         raise NotFoundError(
             f"{type(model).__name__} has no non-linearity that is a module, so no layer can be observed; functional "
             f"calls such as F.relu(x) are invisible: use nn.ReLU() and its relatives"
         )
     return layers
+
+
+def find_layers(model: nn.Module, example: Tensor) -> list[Layer]:
+    """Like `discover`, but no layer is an empty list."""
+    places = sites(model)
+    with Probe(model) as probe, torch.no_grad(), evaluating(model):
+        model(example)
+    return [_layer(name, activations, places) for name, activations in probe.activations.items()]
+
+
+def _layer(name: str, activations: Tensor, places: Mapping[str, nn.Module]) -> Layer:
+    site, _, use = name.partition("#")
+    module = places[site]
+    last = next(m for m in reversed(list(module.modules())) if isinstance(m, NONLINEARITIES))
+    shape = tuple(activations.shape[1:])
+    return Layer(name=name, shape=shape, module=module, nonlinearity=last, use=int(use or 1))
 
 
 class Probe:
@@ -174,7 +166,7 @@ class Probe:
         return hook
 
 
-def expand(patterns: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
+def expand(patterns: Mapping[str, Any], layers: list[str], noun: str = "layer") -> dict[str, Any]:
     """Resolve layer patterns: one entry per layer, in the order of the network.
 
     An exact name wins over a shell pattern.
@@ -182,6 +174,7 @@ def expand(patterns: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
     Args:
         patterns: Pattern to value.
         layers: Names of the layers there are.
+        noun: What to call a layer in messages.
 
     Raises:
         NotFoundError: A pattern matches no layer.
@@ -193,12 +186,12 @@ def expand(patterns: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
     """
     for pattern in patterns:
         if not any(match((pattern,), layer) for layer in layers):
-            raise NotFoundError(f"{pattern!r} matches no layer of this model; layers: {listing(layers)}")
+            raise NotFoundError(f"{pattern!r} matches no {noun} of this model; {noun}s: {listing(layers)}")
     found = {}
     for layer in layers:
         claims = [layer] if layer in patterns else [p for p in patterns if match((p,), layer)]
         if len(claims) > 1:
-            raise ValueError(f"layer {layer!r} is claimed by {claims[0]!r} and by {claims[1]!r}; keep one")
+            raise ValueError(f"{noun} {layer!r} is claimed by {claims[0]!r} and by {claims[1]!r}; keep one")
         if claims:
             found[layer] = patterns[claims[0]]
     return found

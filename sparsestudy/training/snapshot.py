@@ -20,9 +20,10 @@ from sparsestudy.measures import LayerStatistic, Sums, merge
 from sparsestudy.measures.dead_fraction import DeadFraction
 from sparsestudy.measures.filter_correlation import FilterCorrelation, correlation
 from sparsestudy.measures.perplexity import perplexity_sparsity
+from sparsestudy.regularizers import evaluating
 from sparsestudy.snapshot import CORRELATED, SHOWN_OF, FilterMaps, LayerSnapshot, Snapshot
 from sparsestudy.training.data import Split
-from sparsestudy.training.probe import Probe, evaluating
+from sparsestudy.training.probe import Probe
 
 EXAMPLES, FILTERS = 3, 4
 """Example images, and filters at either end of the order of sparsity, whose maps are kept."""

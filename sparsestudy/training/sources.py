@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,17 @@ from torch.nn.functional import interpolate
 from sparsestudy.errors import NotFoundError, Problem, listing, suggest
 from sparsestudy.study import DataSpec
 from sparsestudy.training.imports import accepted, argument_problems, import_function, is_count, refuse, refuse_all
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Pool:
-    """What a loader returns, before splitting.
-
-    Attributes:
-        inputs: [examples, ...] as stored: uint8 images stay small until the splits have been drawn.
-        labels: int64 [examples].
-        test: The official test set in the same encoding, if there is one.
-        white: Value of a white pixel, for inputs to be scaled to [0, 1] and standardised; None: to be left alone.
-        resize: Side in pixels of the square that images are resized to; None: as they are.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    test: Pool | None = None
-    white: float | None = None
-    resize: int | None = None
+from sparsestudy.training.pool import Pool
+from sparsestudy.training.tabular import diabetes, friedman1, installed_table
 
 
 def names() -> list[str]:
     """Names of the built-in data sets.
 
     Example:
-        >>> names()
-        ['cifar10', 'cifar100', 'digits', 'fashion_mnist', 'image_folder', 'mnist', 'svhn', 'synthetic']
+        >>> names()  # doctest: +NORMALIZE_WHITESPACE
+        ['cifar10', 'cifar100', 'diabetes', 'digits', 'fashion_mnist', 'friedman1', 'image_folder', 'mnist', 'svhn',
+         'synthetic']
     """
     return sorted(_LOADERS)
 
@@ -90,15 +73,9 @@ def _digits(resize: int | None = None) -> Pool:
 
 
 def _read_digits() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The 1797 images [1797, 64] in 0 to 16, and their labels, as scikit-learn ships them.
-
-    Its own loader imports most of scikit-learn and scipy, three seconds for every process that trains; the file it
-    reads takes a tenth of one.
-    """
-    package = find_spec("sklearn")
-    folders = package.submodule_search_locations if package is not None else None
-    table = next((f for folder in folders or [] if (f := Path(folder, "datasets/data/digits.csv.gz")).exists()), None)
-    if table is None:  # another version of scikit-learn may keep it elsewhere
+    """The 1797 images [1797, 64] in 0 to 16, and their labels, as scikit-learn ships them."""
+    table = installed_table("digits.csv.gz")
+    if table is None:
         from sklearn.datasets import load_digits
 
         found: tuple[NDArray[np.float64], NDArray[np.float64]] = load_digits(return_X_y=True)
@@ -210,6 +187,8 @@ def _image_folder(root: str, resize: int | None = None) -> Pool:
 _LOADERS: Mapping[str, Callable[..., Pool]] = {
     "digits": _digits,
     "synthetic": _synthetic,
+    "diabetes": diabetes,
+    "friedman1": friedman1,
     "mnist": _Torchvision("MNIST", "MNIST/raw"),
     "fashion_mnist": _Torchvision("FashionMNIST", "FashionMNIST/raw"),
     "cifar10": _Torchvision("CIFAR10", "cifar-10-batches-py"),
@@ -232,12 +211,14 @@ def _from_function(spec: DataSpec) -> Pool:
     shapes = f"got {inputs.dtype} {list(inputs.shape)} and {labels.dtype} {list(labels.shape)}"
     if not inputs.is_floating_point() or inputs.ndim < 2:
         refuse("data.name", f"inputs of {spec.name} must be floating point [examples, ...]; {shapes}")
-    integer = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if not integer or labels.shape != inputs.shape[:1]:
-        refuse("data.name", f"labels of {spec.name} must be integers [examples], one per input; {shapes}")
-    if not inputs.isfinite().all():
-        refuse("data.name", f"inputs of {spec.name} must be finite; {int((~inputs.isfinite()).sum())} values are not")
-    return Pool(inputs=inputs.float(), labels=labels.long())
+    if labels.is_complex() or labels.dtype == torch.bool or labels.shape != inputs.shape[:1]:
+        needs = "must be integers (classes) or floating point (numbers to predict) [examples], one per input"
+        refuse("data.name", f"labels of {spec.name} {needs}; {shapes}")
+    for what, values in (("inputs", inputs), ("labels", labels)):
+        if not values.isfinite().all():
+            odd = int((~values.isfinite()).sum())
+            refuse("data.name", f"{what} of {spec.name} must be finite; {odd} values are not")
+    return Pool(inputs=inputs.float(), labels=labels.double() if labels.is_floating_point() else labels.long())
 
 
 def _tensor(name: str, value: object) -> Tensor:

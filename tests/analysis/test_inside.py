@@ -105,9 +105,9 @@ def test_words_say_measure_split_and_number_of_images():
     assert histogram_caption(found).startswith(
         "Perplexity sparsity of all units of a layer on each of 4 training and 4 "
     )
-    assert "4 validation images" in correlation_caption(found)
-    assert "(intra) on 4 validation images" in maps_caption(found)
-    assert layer_note(found.layers[0]) == "1 of 4 dead, 1 silent image"
+    assert "4 validation examples" in correlation_caption(found)
+    assert "(intra) on 4 validation examples" in maps_caption(found)
+    assert layer_note(found.layers[0]) == "1 of 4 dead, 1 silent example"
     assert matrix_note(make_layer(filters=100)) == ("mean |r| 0.00, 64 of 100 filters", "1 constant")
     assert matrix_note(silent(filters=1)) == ("mean |r| –, 1 filter", "1 constant")
     many = make_snapshot(*(make_layer(f"block.{i}.relu") for i in range(40)))
@@ -173,7 +173,7 @@ def test_heads_and_answers():
     ]  # fmt: skip
     assert answers(found) == [("class 7", ""), ("class 1", "taken for 2")]
     numbers = replace(found, labels=np.empty(0, int), predictions=np.empty(0, int))
-    assert answers(numbers) == [("image 0", ""), ("image 3", "")]
+    assert answers(numbers) == [("example 0", ""), ("example 3", "")]
 
 
 # Figures
@@ -190,7 +190,7 @@ def test_histogram_figure_has_a_row_a_layer():
     assert [list(d) for d in validation.customdata[:2]] == [["conv1", "25.0%"], ["conv1", "50.0%"]]
     assert (list(at_training.x), list(at_validation.x)) == ([0.5, 0.5], [0.5833, 0.5833])
     labels = histogram_figure(found).layout.yaxis.ticktext
-    assert list(labels) == [f"{name}<br>1 of 4 dead, 1 silent image" for name in ("conv1", "conv2")]
+    assert list(labels) == [f"{name}<br>1 of 4 dead, 1 silent example" for name in ("conv1", "conv2")]
 
 
 def test_correlation_figure_names_its_filters():

@@ -1,11 +1,13 @@
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 
 from sparsestudy.analysis.heatmap import best_epoch, heatmap_png
@@ -233,3 +235,38 @@ def test_thin_keeps_the_ends_and_the_best():
     assert len(epochs) <= 11
     assert thin(trajectory[:10], 10) == trajectory[:10]
     assert thin([]) == []
+
+
+def on_numbers(trial):
+    return replace(trial, config=trial.config.model_copy(update={"task": "regression"}))
+
+
+@pytest.mark.parametrize(
+    ("task", "loss", "score"),
+    [("classification", "loss (nats)", "accuracy"), ("regression", "loss (mean squared error)", "R²")],
+)
+def test_axes_say_what_is_predicted(task, loss, score):
+    spec = make_spec()
+    trials = [make_trial(n, 0.5, **{"none/strength": 0.1 * (n + 1)}) for n in range(2)]
+    trials = [on_numbers(trial) for trial in trials] if task == "regression" else trials
+    curves = loss_figure(spec, {"none": trials[0]}, {0: make_trajectory(3)})
+    layers = sparsity_figure(spec, trials[0], make_trajectory(3))
+    assert [figure.layout.yaxis.title.text for figure in (curves, layers)] == [loss, loss]
+    assert arms_figure(spec, trials).layout.xaxis.title.text == f"best/validation/{score}"
+    (figure,) = value_figures(spec, trials).values()
+    assert figure.layout.yaxis.title.text == f"validation/{score}"
+
+
+def test_picture_says_what_the_loss_is():
+    names = []
+
+    def keep(self, text, **options):
+        names.append(text)
+        return set_ylabel(self, text, **options)
+
+    set_ylabel = Axes.set_ylabel
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Axes, "set_ylabel", keep)
+        for task in ("classification", "regression"):
+            heatmap_png(make_trajectory(3), "perplexity", title="t", task=task)
+    assert [name for name in names if "loss" in name] == ["loss (nats)", "loss (mean squared error)"]

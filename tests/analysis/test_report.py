@@ -4,11 +4,13 @@ import json
 import math
 import random
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import yaml
+from plotly.offline import get_plotlyjs
 
 from sparsestudy.analysis.report import requested_target, summary, write_report
 from sparsestudy.study import StudySpec
@@ -196,6 +198,39 @@ def test_summary_of_a_minimised_loss_has_no_percentages():
     assert "%" not in text
 
 
+def on_numbers(trials):
+    return [replace(trial, config=trial.config.model_copy(update={"task": "regression"})) for trial in trials]
+
+
+def test_words_of_a_regression(tmp_path):
+    spec = make_spec()
+    trials, trajectories = make_study(spec)
+    trials = on_numbers(trials)
+    lines = summary(spec, trials).split("\n")
+    assert lines[0].endswith("with validation R² at its epoch of lowest validation loss 0.93 (higher is better).")
+    assert lines[1] == (
+        "Against arm none: better by 0.03 than its best trial (0.9), better by 0.08 than its median (0.85 over 6 "
+        "complete trials)."
+    )
+    page = render(tmp_path, spec, trials, trajectories)
+    assert "Best and median of validation R² at its epoch of lowest validation loss" in page.text
+    assert "Losses are mean squared errors, in units of the variance of the training labels." in page.text
+    shown, drawn = page.text.partition("Study file")[0], json.dumps(page.figures, ensure_ascii=False)
+    assert shown.count("accuracy") == 1  # where it is said that this is what R² is called elsewhere
+    assert "best/validation/R²" in drawn
+    for absent in ("nats", "accuracy"):
+        assert absent not in drawn
+    assert "%" not in shown
+    assert "nats" not in shown
+
+
+def test_words_of_a_classification_are_without_r_squared(tmp_path):
+    spec = make_spec()
+    page = render(tmp_path, spec, *make_study(spec))
+    assert "R²" not in page.text
+    assert "mean squared" not in page.raw.replace(get_plotlyjs(), "")
+
+
 def test_summary_says_what_cannot_be_said():
     spec = make_spec()
     failure = Failure(kind="DivergedError", message="m")
@@ -345,7 +380,7 @@ def test_page_looks_inside_the_best_network(tmp_path):
     inside = make_snapshot(make_layer("a.conv1"), make_layer(EVIL))
     page = render(tmp_path, spec, trials, {}, inside=inside)
     assert "Inside the best network Trial 7, perplexity·λ" in page.text
-    assert "on each of 4 training and 4 validation images" in page.text
+    assert "on each of 4 training and 4 validation examples" in page.text
     assert {"images", "correlation0", "correlation1", "maps0", "maps1"} <= set(page.figures)
     assert f"{EVIL}: mean |r| 0.00, 4 filters, 1 constant" in page.text
     absent = render(tmp_path, spec, trials, {})

@@ -148,6 +148,24 @@ def test_trajectory_table_of_some_layers():
     assert trajectory_table(TRAJECTORY, ["b"])["epoch"].tolist() == [0, 2]
 
 
+def test_trajectory_table_carries_weights_and_network():
+    statistics = {
+        "validation": {"a": {"perplexity": 0.5}},
+        "weights": {"a.0": {"weight_norm": 2.0}},
+        "network": {"train": {"path_norm": None}, "validation": {"margin_mean": 1.5}},
+    }
+    table = trajectory_table([measure(3, 1.0, statistics)])
+    assert table.drop(columns="value").to_numpy().tolist() == [
+        [3, "validation", "a", "perplexity"],
+        [3, "weights", "a.0", "weight_norm"],
+        [3, "network", "train", "path_norm"],
+        [3, "network", "validation", "margin_mean"],
+    ]
+    np.testing.assert_array_equal(table["value"], [0.5, 2.0, math.nan, 1.5])
+    assert trajectory_table([measure(3, 1.0, statistics)], ["a"])["split"].tolist() == ["validation"]
+    assert layers_of([measure(3, 1.0, statistics)]) == ["a"]
+
+
 def test_curves_table_has_a_row_an_epoch():
     table = curves_table(TRAJECTORY)
     assert list(table.columns) == ["epoch", *SCALARS, "learning_rate", "seconds"]

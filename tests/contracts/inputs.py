@@ -6,9 +6,14 @@ import torch
 from torch import Tensor
 
 
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal noise in float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def noise(*shape: int, seed: int = 0) -> Tensor:
     """Rectified normal noise in float64, about half of it zero."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).relu()
+    return normal(*shape, seed=seed).relu()
 
 
 def _one_hot(*shape: int) -> Tensor:

@@ -1,27 +1,26 @@
-"""What every statistic promises; a new file in sparsestudy/measures is picked up by itself."""
+"""What every statistic of a layer promises, and the registry; a new file in sparsestudy/measures is picked up."""
 
 from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import reduce
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsestudy import measures
 from sparsestudy.errors import NotFoundError
+from sparsestudy.measures import LayerStatistic, NetworkStatistic, OutputStatistic, WeightStatistic
 
+from .checks import DTYPES, NoCopyOffTheDevice, assert_same, named
 from .inputs import AWKWARD, noise
 
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-every_statistic = pytest.mark.parametrize("name", measures.names())
+every_statistic = pytest.mark.parametrize("name", named(LayerStatistic))
 every_input = pytest.mark.parametrize("activations", AWKWARD.values(), ids=AWKWARD)
 
 
@@ -29,25 +28,6 @@ def values(name: str, *batches: Tensor) -> dict[str, Tensor]:
     """Values over all batches, measured one by one and merged."""
     statistic = measures.get(name)
     return statistic.compute(reduce(measures.merge, (statistic.update(batch) for batch in batches)))
-
-
-def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], rtol: float, atol: float) -> None:
-    torch.testing.assert_close(_doubles(found), _doubles(expected), rtol=rtol, atol=atol, equal_nan=True)
-
-
-def _doubles(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.double() for name, value in values.items()}
-
-
-class NoCopyOffTheDevice(TorchDispatchMode):
-    """Fails where a GPU would have to be waited for: a value read in Python, or a shape that depends on values."""
-
-    FORBIDDEN = ("_local_scalar_dense", "item", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero")
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        assert name not in self.FORBIDDEN, f"{name} waits for the device"
-        return func(*args, **(kwargs or {}))
 
 
 @st.composite
@@ -107,6 +87,13 @@ def test_defined_or_nan(name: str, activations: Tensor, dtype: torch.dtype) -> N
 
 
 @every_statistic
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_diverged_activations_are_no_error(name: str, value: float) -> None:
+    # The loss tells that training has diverged; LAPACK raising before it does would hide it.
+    assert values(name, torch.full((4, 3), value))
+
+
+@every_statistic
 def test_layer_of_one_unit(name: str) -> None:
     found = values(name, torch.tensor([[1.0], [0.0], [2.0]]))
     assert all(not value.isinf() for value in found.values())
@@ -120,6 +107,13 @@ def test_outputs_are_those_it_names(name: str) -> None:
     assert set(dense) <= set(statistic.outputs)
     assert statistic.outputs[0] in dense
     assert statistic.outputs[0] == name  # an objective or a chart names the statistic by its file
+
+
+def test_every_statistic_is_of_one_kind() -> None:
+    kinds = (LayerStatistic, WeightStatistic, OutputStatistic, NetworkStatistic)
+    found = {name: sum(isinstance(measures.get(name), kind) for kind in kinds) for name in measures.names()}
+    assert set(found.values()) == {1}
+    assert all(named(kind) for kind in kinds)
 
 
 def test_no_two_statistics_share_an_output() -> None:
@@ -160,7 +154,7 @@ def test_activations_are_left_alone(name: str) -> None:
     assert torch.equal(activations, AWKWARD["signed"])
 
 
-@every_statistic
+@pytest.mark.parametrize("name", measures.names())
 def test_docstring_names_the_source(name: str) -> None:
     assert "Source: " in (importlib.import_module(f"sparsestudy.measures.{name}").__doc__ or "")
 

@@ -19,6 +19,7 @@ from sparsestudy.regularizers import LayerRegularizer, Regularizer, Step
 from sparsestudy.specfile import load_yaml
 from sparsestudy.study import DataSpec, MeasuresSpec, ModelSpec, OptimizerSpec, SplitSpec, TrainingSpec
 from sparsestudy.training.loop import fit
+from sparsestudy.training.probe import find_layers
 from sparsestudy.trial import TrialConfig
 
 from .inputs import AWKWARD, noise
@@ -55,15 +56,37 @@ def variants(name: str) -> list[Regularizer]:
 
 def total(method: Regularizer, activations: Tensor, weights: Tensor, epoch: float = 3.5) -> Tensor:
     """The penalty as a tensor; two layers share the activations."""
-    step = Step(
+    penalty = method.penalty(awkward_step(activations, weights, epoch))
+    return torch.zeros((), dtype=activations.dtype) if penalty is None else penalty
+
+
+class Tanh(nn.Module):
+    """``tanh`` of a linear function of the inputs' mean: a network whose outputs are as awkward as its inputs."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.outputs = weights.flatten()[:3]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.tanh(inputs.flatten(1).mean(1, keepdim=True) * self.outputs)
+
+
+def awkward_step(activations: Tensor, weights: Tensor, epoch: float = 3.5) -> Step:
+    """A step all of whose parts are made of the same activations and weights; the last two weights fit together."""
+    features = activations.flatten(1)
+    hidden = weights[:, 0] * (noise(3, len(weights), seed=1) - 0.5).to(weights)
+    classifier = weights[0, 0] * (noise(3, features.shape[1], seed=2) - 0.5).to(weights)
+    return Step(
         activations={"a1": activations, "b1": 2 * activations},
-        weights={"a1.weight": weights},
-        logits=activations.flatten(1),
+        weights={"a1.weight": weights, "b1.weight": hidden, "c1.weight": classifier},
+        logits=features @ classifier.T,
         labels=torch.zeros(len(activations), dtype=torch.int64),
+        features=features,
+        inputs=activations,
+        network=Tanh(weights),
+        rate=0.1,
         epoch=epoch,
     )
-    penalty = method.penalty(step)
-    return torch.zeros((), dtype=activations.dtype) if penalty is None else penalty
 
 
 # Penalties
@@ -72,8 +95,7 @@ def total(method: Regularizer, activations: Tensor, weights: Tensor, epoch: floa
 @every_method
 def test_adds_to_the_loss_if_it_reads_anything(name: str) -> None:
     method = regularizers.get(name)
-    labels = torch.zeros(4, dtype=torch.int64)
-    step = Step(activations={"a1": noise(4, 6)}, weights={"w": noise(4, 6)}, logits=noise(4, 6), labels=labels)
+    step = awkward_step(noise(4, 6), noise(4, 6))
     assert (method.penalty(step) is not None) == (name in WITH_PENALTY)
     assert method.acts_on("a1") or method.reads != "activations"
 
@@ -148,6 +170,31 @@ def test_largest_recommended_strength_changes_training(name: str, model: str) ->
     assert all(value.isfinite().all() for value in found.values())
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "regression" in regularizers.kind(name).tasks])
+def test_trains_on_numbers_if_it_says_so(name: str) -> None:
+    config = TrialConfig(
+        study="contract",
+        number=0,
+        arm=name,
+        parameters={},
+        methods=({"method": name},),
+        data=DataSpec(name="diabetes", train_size=60, splits=SplitSpec(search=50, selection=20, test=20)),
+        model=ModelSpec(name="mlp", arguments=MODELS["mlp"]),
+        training=TrainingSpec(epochs=5, batch_size=20, optimizer=OptimizerSpec(lr=1e-3)),
+        measures=MeasuresSpec(every=5),
+        seed=3,
+    )
+    _, trajectory = fit(config)
+    assert all(math.isfinite(value) for m in trajectory for value in m.scalars().values())
+    assert trajectory[-1].train_loss < trajectory[0].train_loss
+
+
+def test_label_smoothing_alone_needs_classes() -> None:
+    assert [name for name in NAMES if regularizers.kind(name).tasks != ("classification", "regression")] == [
+        "label_smoothing"
+    ]
+
+
 @pytest.mark.parametrize("name", WITH_STRENGTH)
 def test_vmap_over_strengths_equals_a_loop(name: str) -> None:
     activations, weights = noise(4, 3, 2, 2), noise(4, 3)
@@ -156,7 +203,7 @@ def test_vmap_over_strengths_equals_a_loop(name: str) -> None:
     def penalty(strength: Any) -> Tensor:
         return total(regularizers.get(name, strength=strength), activations, weights)
 
-    found = torch.func.vmap(penalty)(strengths)
+    found = torch.func.vmap(penalty, randomness="same")(strengths)
     expected = torch.stack([penalty(strength) for strength in strengths.tolist()])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert (expected[1:] != 0).all() == (name in WITH_PENALTY)
@@ -170,7 +217,7 @@ def test_vmap_over_strengths_per_layer_equals_a_loop(name: str) -> None:
     def penalty(pair: Any) -> Tensor:
         return total(regularizers.get(name, strength={"a*": pair[0], "b*": pair[1]}), activations, weights)
 
-    found = torch.func.vmap(penalty)(strengths)
+    found = torch.func.vmap(penalty, randomness="same")(strengths)
     expected = torch.stack([penalty(pair) for pair in strengths.tolist()])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
@@ -185,7 +232,7 @@ def test_vmap_over_strengths_and_targets_equals_a_loop(name: str, sign: int) -> 
     def penalty(strength: Any, target: Any) -> Tensor:
         return total(regularizers.get(name, strength=strength, targets={"*": target}), activations, weights)
 
-    found = torch.func.vmap(penalty)(strengths, targets)
+    found = torch.func.vmap(penalty, randomness="same")(strengths, targets)
     expected = torch.stack([penalty(*pair) for pair in zip(strengths.tolist(), targets.tolist(), strict=True)])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert expected.max() > 0
@@ -260,7 +307,7 @@ def test_unknown_method_lists_what_there_is() -> None:
 @every_method
 def test_handles_leave_no_trace(name: str) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    for handle in regularizers.get(name).install(model, {"1": model[1]}):
+    for handle in regularizers.get(name).install(model, find_layers(model, torch.ones(2, 3))):
         handle.remove()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 

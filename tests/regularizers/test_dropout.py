@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sparsestudy.regularizers import get
-from sparsestudy.training.probe import Probe, sites
+from sparsestudy.training.probe import Probe, find_layers
 
 UNITS = 20_000
+EXAMPLE = torch.ones(1, 3)
 
 
 class Twice(nn.Module):
@@ -36,7 +37,7 @@ def two_blocks() -> nn.Module:
 
 @contextmanager
 def installed(model: nn.Module, **parameters: Any) -> Iterator[None]:
-    handles = get("dropout", **parameters).install(model, sites(model))
+    handles = get("dropout", **parameters).install(model, find_layers(model, EXAMPLE))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
@@ -106,10 +107,10 @@ def test_measures_see_activations_before_it(probe_first: bool) -> None:
         torch.manual_seed(0)
         method = get("dropout", strength=0.5)
         if not probe_first:
-            method.install(model, sites(model))
+            method.install(model, find_layers(model, EXAMPLE))
         with Probe(model) as probe:
             if probe_first:
-                method.install(model, sites(model))
+                method.install(model, find_layers(model, EXAMPLE))
             model(torch.ones(1, UNITS))
     assert zeros(probe.activations["0"]) == 0
     assert zeros(probe.activations["1"]) == pytest.approx(0.5, abs=0.02)  # what dropout after the first block left

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout
 
 from sparsestudy import measures, regularizers
+from sparsestudy.measures.hyperspherical_energy import hyperspherical_energy
 from sparsestudy.regularizers import Step
 from sparsestudy.regularizers.basis_collapse import collapse
 from sparsestudy.regularizers.decov import decov
 from sparsestudy.regularizers.hoyer import hoyer_ratio
 from sparsestudy.regularizers.l2_activity import l2_activity
-from sparsestudy.regularizers.mhe import hyperspherical_energy
 from sparsestudy.regularizers.mma import minimal_angle
 from sparsestudy.regularizers.soft_orthogonality import soft_orthogonality
 from sparsestudy.regularizers.sparseout import sparseout

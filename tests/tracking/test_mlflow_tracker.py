@@ -158,6 +158,28 @@ def test_metrics_of_an_epoch_leave_out_what_is_undefined() -> None:
     assert not any(key.startswith("sparsity/") for key in epoch_metrics(taken, "perplexity_image"))
 
 
+def test_metrics_of_weights_and_network(recorded: Recorded) -> None:
+    statistics = {
+        "validation": {"features.conv1": {"perplexity": 0.5}},
+        "weights": {"features.conv1.0": {"weight_norm": 2.0}, "features.conv2.0": {"weight_norm": None}},
+        "network": {"train": {"path_norm": 3.0, "margin_q10": -1.0}, "validation": {"margin_q10": None}},
+    }
+    taken = Measurement.from_dict({**measurement(4).to_dict(), "statistics": statistics})
+    scalars = {*taken.scalars(), "learning_rate"}
+    assert {key: value for key, value in epoch_metrics(taken, "perplexity").items() if key not in scalars} == {
+        "sparsity/perplexity/conv1": 0.5,
+        "weights/weight_norm/conv1.0": 2.0,
+        "network/train/path_norm": 3.0,
+        "network/train/margin_q10": -1.0,
+    }
+    recorded.ledger.record(recorded.lease, 2, 1, [taken])
+    tracker = recorded.track()
+    assert tracker.close()
+    series = contents(tracker.uri)["2"][2]
+    assert series["weights/weight_norm/conv1.0"] == [(4, 2.0, 1004)]
+    assert series["network/train/path_norm"] == [(4, 3.0, 1004)]
+
+
 def test_layers_of_shared_modules_have_names_that_mlflow_takes(recorded: Recorded) -> None:
     """A residual network uses one non-linearity twice and its layer is called ``relu#2``, which MLflow refuses."""
     layers = {"layer1.0.relu": {"perplexity": 0.25}, "layer1.0.relu#2": {"perplexity": 0.5}}

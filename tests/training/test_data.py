@@ -214,7 +214,8 @@ def test_more_noise_adds_to_less_and_the_seed_decides() -> None:
 
 
 def test_names_of_built_in_data_sets() -> None:
-    assert names() == ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "mnist", "svhn", "synthetic"]
+    torchvision = {"mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"}
+    assert names() == sorted(torchvision | {"digits", "synthetic", "image_folder", "diabetes", "friedman1"})
 
 
 def test_digits_are_standardised_by_the_training_split() -> None:
@@ -296,8 +297,8 @@ def test_wrong_resize(resize: object) -> None:
 
 def test_unknown_name() -> None:
     expected = (
-        "no data set 'CIFAR-10'; built in: cifar10, cifar100, digits, fashion_mnist, image_folder, mnist, svhn, "
-        "synthetic; your own: package.module:function; did you mean 'cifar10'?"
+        "no data set 'CIFAR-10'; built in: cifar10, cifar100, diabetes, digits, fashion_mnist, friedman1, "
+        "image_folder, mnist, svhn, synthetic; your own: package.module:function; did you mean 'cifar10'?"
     )
     with pytest.raises(NotFoundError, match=f"^{re.escape(expected)}$"):
         load(spec("CIFAR-10"))
@@ -534,6 +535,8 @@ def test_a_function_of_the_current_directory_is_called_with_the_arguments() -> N
 
 
 GOOD = "np.zeros((40, 2), dtype=np.float32)"
+LABELS = "must be integers (classes) or floating point (numbers to predict) [examples], one per input"
+GAP = "labels must be 0, 1, … without a gap, at least two classes, or floating point, as numbers to predict"
 
 
 @pytest.mark.parametrize(
@@ -555,24 +558,36 @@ GOOD = "np.zeros((40, 2), dtype=np.float32)"
         ),
         (
             f"return {GOOD}, np.arange(39) % 2",
-            "must be integers [examples], one per input; got torch.float32 [40, 2] and torch.int64 [39]",
+            f"{LABELS}; got torch.float32 [40, 2] and torch.int64 [39]",
         ),
         (
-            f"return {GOOD}, np.arange(40) % 2 * 1.0",
-            "must be integers [examples], one per input; got torch.float32 [40, 2] and torch.float64 [40]",
+            f"return {GOOD}, np.arange(40.0)[:, None]",
+            f"{LABELS}; got torch.float32 [40, 2] and torch.float64 [40, 1]",
+        ),
+        (
+            f"return {GOOD}, torch.arange(40) % 2 == 0",
+            f"{LABELS}; got torch.float32 [40, 2] and torch.bool [40]",
+        ),
+        (
+            f"return {GOOD}, np.where(np.arange(40) < 3, np.nan, 1.5)",
+            "labels of user_data_for_tests:make must be finite; 3 values are not",
+        ),
+        (
+            f"return {GOOD}, np.full(40, 2.5)",
+            "all 16 training labels are 2.5, so there is nothing to learn",
         ),
         (f"return {GOOD} / [[0, 1]], np.arange(40) % 2", "must be finite; 40 values are not"),
         (
             f"return {GOOD}, np.arange(40) % 2 * 2",
-            "labels must be 0, 1, … without a gap, at least two classes; got [0, 2]",
+            f"{GAP}; got [0, 2]",
         ),
         (
             f"return {GOOD}, np.arange(40) % 2 - 1",
-            "labels must be 0, 1, … without a gap, at least two classes; got [-1, 0]",
+            f"{GAP}; got [-1, 0]",
         ),
         (
             f"return {GOOD}, np.zeros(40, dtype=int)",
-            "labels must be 0, 1, … without a gap, at least two classes; got [0]",
+            f"{GAP}; got [0]",
         ),
         ("raise RuntimeError('no disk')", "raised RuntimeError: no disk"),
     ],

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import mean_squared_error, r2_score
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from sparsestudy import measures as statistics
 from sparsestudy.errors import DivergedError
 from sparsestudy.measures.dead_fraction import dead_fraction
 from sparsestudy.measures.perplexity import perplexity_sparsity
@@ -231,6 +233,55 @@ def test_only_chosen_layers_and_measures() -> None:
         }
 
 
+BEYOND_LAYERS = ("weight_norms", "hyperspherical_energy", "margins", "path_norm", "spectral_product", "sharpness")
+
+
+def test_weights_and_network_are_those_of_the_returned_model() -> None:
+    trial = config(measures={"names": ("perplexity", *BEYOND_LAYERS), "probe_size": 16}, epochs=12)
+    model, trajectory = fit(trial)
+    dataset, found = data.load(trial.data), trajectory[-1].statistics
+    assert set(found) == {"train", "validation", "weights", "network"}
+    start = initial(trial).state_dict()
+    layers = {"features.dense1.0": model.features.dense1[0], "classifier": model.classifier}
+    assert list(found["weights"]) == list(layers)
+    for name, layer in layers.items():
+        weight, before = (matrix.detach().double().numpy() for matrix in (layer.weight, start[f"{name}.weight"]))
+        assert found["weights"][name]["spectral_norm"] == pytest.approx(np.linalg.norm(weight, 2), rel=1e-6)
+        assert found["weights"][name]["weight_distance"] == pytest.approx(np.linalg.norm(weight - before), rel=1e-6)
+        assert found["weights"][name]["hyperspherical_energy_s2"] > 0
+    for name, split in (("train", dataset.train), ("validation", dataset.search)):
+        rows = model(split.inputs).detach().numpy()
+        margins = [row[y] - np.delete(row, y).max() for row, y in zip(rows, split.labels, strict=True)]
+        assert found["network"][name]["margin_mean"] == pytest.approx(np.mean(margins), rel=1e-4)
+        assert found["network"][name]["margin_negative"] == pytest.approx(1 - evaluated(model, split)[1], abs=1e-9)
+    probe = dataset.train.inputs[:16], dataset.train.labels[:16]
+    for name in ("path_norm", "spectral_product"):
+        for output, value in statistics.get(name).compute(model, *probe, 0).items():
+            assert found["network"]["train"][output] == pytest.approx(value.item(), rel=1e-6)
+    assert found["network"]["train"]["sharpness"] > 0
+    assert set(found["network"]["validation"]) == set(statistics.get("margins").outputs)
+
+
+def test_measuring_weights_and_network_changes_nothing_else() -> None:
+    with_them = EVERYTHING.model_copy(update={"measures": MeasuresSpec(names=("perplexity", *BEYOND_LAYERS))})
+    plain_model, plain = fit(EVERYTHING)
+    expected = weights(plain_model)
+    model, trajectory = fit(with_them)
+    assert same(weights(model), expected)
+    assert [m.scalars() for m in trajectory] == [m.scalars() for m in plain]
+    for one, other in zip(trajectory, plain, strict=True):
+        for split in ("train", "validation"):
+            for layer, values in one.statistics[split].items():
+                assert values["perplexity"] == other.statistics[split][layer]["perplexity"]
+    assert comparable(fit(with_them)[1]) == comparable(trajectory)
+
+
+def test_weights_and_network_are_measured_in_measured_epochs_only() -> None:
+    _, trajectory = fit(config(epochs=5, measures={"names": ("perplexity", *BEYOND_LAYERS), "every": 3}))
+    assert [set(m.statistics) for m in trajectory if m.epoch in (1, 2)] == [set(), set()]
+    assert all({"weights", "network"} <= set(m.statistics) for m in trajectory if m.epoch in (0, 3, 4))
+
+
 @pytest.mark.parametrize("probe_size", [16, 256])
 def test_loss_and_accuracy_are_those_of_the_returned_model(probe_size: int) -> None:
     # Dropout and batch norm: training mode would give other numbers.
@@ -438,8 +489,10 @@ def test_batch_norm_trains_and_is_evaluated_with_running_statistics() -> None:
     assert trajectory[-1].train_loss < trajectory[0].train_loss
 
 
-def test_divergence_names_the_epoch() -> None:
-    trial = config(optimizer={"lr": 1e6}, epochs=20, model=ModelSpec(name="mlp", arguments={"hidden": [12, 12]}))
+@pytest.mark.parametrize("names", [("perplexity",), tuple(statistics.names())], ids=["one measure", "all measures"])
+def test_divergence_names_the_epoch(names: tuple[str, ...]) -> None:
+    network = ModelSpec(name="mlp", arguments={"hidden": [12, 12]})
+    trial = config(optimizer={"lr": 1e6}, epochs=20, model=network, measures={"names": names})
     seen: list[Measurement] = []
     with pytest.raises(DivergedError) as error:
         fit(trial, seen.append)
@@ -552,3 +605,91 @@ def test_methods_add_up() -> None:
     assert min(penalties) > 0
     assert penalties[2] == pytest.approx(penalties[0] + penalties[1], rel=1e-5)
     assert fit(config(**step))[1][0].penalty == 0
+
+
+# Numbers to predict
+
+SPATIAL = {"perplexity_inter", "perplexity_intra"}
+"""Outputs of convolutions only."""
+
+
+def regression(*methods: Method, model: ModelSpec | None = None, **training: Any) -> TrialConfig:
+    """A small trial on noisy numbers."""
+    friedman = {"name": "friedman1", "arguments": {"examples": 400}}
+    return config(*methods, data=friedman, model=model, **{"optimizer": {"lr": 0.02}, **training})
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("probe_size", [16, 256])
+def test_loss_and_accuracy_of_numbers_are_those_of_the_returned_model(probe_size: int, precision: str) -> None:
+    trial = regression({"method": "dropout", "strength": 0.2}, precision=precision, epochs=10)
+    trial = trial.model_copy(update={"measures": MeasuresSpec(probe_size=probe_size)})
+    model, trajectory = fit(trial)
+    dataset, last = data.load(trial.data), trajectory[-1]
+    found = {"train": (last.train_loss, last.train_accuracy)}
+    found["search"] = (last.validation_loss, last.validation_accuracy)
+    for name, (loss, accuracy) in found.items():
+        split = getattr(dataset, name)
+        with torch.no_grad():
+            predicted = model(split.inputs.to(next(model.parameters()).dtype))[:, 0]
+        assert loss == pytest.approx(mean_squared_error(split.labels, predicted), rel=1e-5)
+        assert accuracy == pytest.approx(r2_score(split.labels, predicted), rel=1e-5)
+    assert trajectory[0].train_accuracy < last.train_accuracy < 1
+    assert last.scalars()["gap/accuracy"] == last.train_accuracy - last.validation_accuracy
+
+
+def test_one_step_on_numbers_by_hand() -> None:
+    """One batch of all examples: w - lr * gradient of the mean squared error."""
+    trial = regression(epochs=1, batch_size=TRAIN, precision="float64")
+    reference, train = initial(trial), data.load(trial.data).train
+    predicted = reference(train.inputs.double())
+    assert predicted.shape == (TRAIN, 1)
+    ((predicted[:, 0] - train.labels.double()) ** 2).mean().backward()
+    for expected, found in zip(reference.parameters(), fit(trial)[0].parameters(), strict=True):
+        assert expected.grad is not None
+        torch.testing.assert_close(found, expected - 0.02 * expected.grad, rtol=1e-9, atol=1e-9)
+
+
+def test_precisions_agree_on_numbers() -> None:
+    losses = {p: fit(regression(precision=p))[1][-1].train_loss for p in ("float32", "bfloat16", "float64")}
+    assert losses["float32"] == pytest.approx(losses["float64"], rel=1e-3)
+    assert losses["bfloat16"] == pytest.approx(losses["float64"], rel=0.1)  # eight bits in each product
+    assert len(set(losses.values())) == 3
+
+
+def test_every_measure_that_needs_no_classes_is_taken_of_numbers() -> None:
+    names = [name for name in statistics.names() if "regression" in statistics.get(name).tasks]
+    assert {*statistics.names()} - {*names} == {"margins", "sharpness", "spectral_product"}
+    trial = regression(epochs=1).model_copy(update={"measures": MeasuresSpec(names=tuple(names))})
+    splits = fit(trial)[1][-1].statistics
+    taken = {output for layers in splits.values() for values in layers.values() for output in values}
+    assert taken == {output for name in names for output in statistics.get(name).outputs} - SPATIAL
+
+
+def test_images_can_have_numbers(user_network: Any) -> None:
+    user_network(
+        "def load():\n    x = torch.linspace(-3, 3, 7680).sin().view(120, 1, 8, 8)\n    return x, x.mean((1, 2, 3))"
+    )
+    sizes = SplitSpec(search=20, selection=20, test=20)
+    own = {"name": f"{MODULE}:load", "train_size": 60, "splits": sizes}
+    model = ModelSpec(arguments={"channels": [4], "dense": 8, "activation": "tanh"})
+    _, trajectory = fit(config(data=own, model=model, epochs=30, optimizer={"lr": 0.01}))
+    assert trajectory[-1].train_accuracy > 0.5
+    assert list(trajectory[-1].statistics["train"]) == ["features.conv1", "classifier.dense1"]
+
+
+def test_predictions_out_of_all_bounds_are_still_numbers(user_network: Any) -> None:
+    """The loss on unseen examples may overflow while that of training does not: what is recorded stays finite."""
+    body = """
+class Net(nn.Linear):
+    def forward(self, x):
+        y = super().forward(x)
+        return y if self.training or len(x) == 96 else y / 0
+
+def make(input_shape, outputs):
+    return Net(*input_shape, outputs)
+"""
+    _, trajectory = fit(regression(model=user_network(body)))
+    last = trajectory[-1]
+    assert (last.validation_loss, last.validation_accuracy) == (sys.float_info.max, -sys.float_info.max)
+    assert all(math.isfinite(value) for value in last.scalars().values())

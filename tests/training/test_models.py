@@ -341,6 +341,10 @@ class Pair(nn.Module):
 def plain(width=64):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width))
 
+def numbers(input_shape, outputs):
+    return nn.Linear(*input_shape, outputs)
+
+
 def everything(**keywords):
     assert sorted(keywords) == ["classes", "extra", "input_shape"]
     return plain(keywords["classes"])
@@ -369,6 +373,7 @@ def test_a_users_network_is_told_shape_and_classes_if_it_asks() -> None:
     assert net.get_submodule("layers.2").num_batches_tracked == 0
     assert build(spec(f"{MODULE}:plain", width=10), (1, 8, 8), 10)(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
     assert build(spec(f"{MODULE}:everything", extra=1), (1, 8, 8), 10)(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    assert build(spec(f"{MODULE}:numbers"), (5,), 1)(torch.zeros(3, 5)).shape == (3, 1)
 
 
 @pytest.mark.usefixtures("_user_module")
@@ -386,13 +391,13 @@ def test_a_users_network_is_told_shape_and_classes_if_it_asks() -> None:
         (
             "plain",
             {},
-            f"model: {MODULE}:plain returns shape [2, 64], needs logits of shape [2, 10] for inputs of shape "
+            f"model: {MODULE}:plain returns shape [2, 64], needs outputs of shape [2, 10] for inputs of shape "
             "[2, 1, 8, 8]; change model.arguments, or the size of the images with data.arguments.resize",
         ),
         (
             "Pair",
             {},
-            f"model: {MODULE}:Pair returns a tuple, not one tensor; needs logits of shape [2, 10] for inputs of shape "
+            f"model: {MODULE}:Pair returns a tuple, not one tensor; needs outputs of shape [2, 10] for inputs of shape "
             "[2, 1, 8, 8]",
         ),
     ],
@@ -405,3 +410,22 @@ def test_refusals_of_a_users_network(name: str, arguments: dict[str, object], ex
 def test_a_users_network_that_cannot_be_found() -> None:
     with pytest.raises(NotFoundError, match=f"module '{MODULE}' has no function 'Nett'; it has .*did you mean 'Net'"):
         build(spec(f"{MODULE}:Nett"), (1, 8, 8), 10)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (spec("mlp", hidden=[5], activation="tanh"), (7,)),
+        (spec("convnet", channels=[4], dense=8), (1, 8, 8)),
+        (spec("torchvision:squeezenet1_1"), (3, 32, 32)),
+    ],
+)
+def test_one_output_where_a_number_is_predicted(network: ModelSpec, shape: tuple[int, ...]) -> None:
+    assert build(network, shape, 1).eval()(torch.zeros(3, *shape)).shape == (3, 1)
+
+
+def test_a_network_for_classes_does_not_fit_a_number() -> None:
+    assert refusal(spec("torch.nn:Flatten"), (2, 3), 1) == (
+        "model: torch.nn:Flatten returns shape [2, 6], needs outputs of shape [2, 1] for inputs of shape [2, 2, 3]; "
+        "change model.arguments"
+    )

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from sparsestudy.errors import NotFoundError
+from sparsestudy.regularizers import Layer
 from sparsestudy.study import ModelSpec
 from sparsestudy.training.models import build
-from sparsestudy.training.probe import NONLINEARITIES, Layer, Probe, discover, expand, sites
+from sparsestudy.training.probe import NONLINEARITIES, Probe, discover, expand, sites
 
 
 class Blocks(nn.Module):

@@ -32,15 +32,15 @@ def histogram_figure(snapshot: Snapshot) -> go.Figure:
         figure.add_bar(
             base=[bar[0] for bar in bars], x=[bar[1] for bar in bars], y=[bar[2] for bar in bars], width=1 / BINS,
             customdata=[[inert(short[bar[3]]), bar[4]] for bar in bars],
-            marker={"color": colour, "line": {"width": 0}}, opacity=0.55, name=f"{word} images",
-            hovertemplate=f"%{{customdata[0]}}, about %{{x:.3f}}: %{{customdata[1]}} of {word} images<extra></extra>",
+            marker={"color": colour, "line": {"width": 0}}, opacity=0.55, name=f"{word} examples",
+            hovertemplate=f"%{{customdata[0]}}, about %{{x:.3f}}: %{{customdata[1]}} of {word} examples<extra></extra>",
         )  # fmt: skip
         known = [(row, mean) for row, layer in enumerate(layers) if math.isfinite(mean := means(layer)[split])]
         figure.add_scatter(
             x=[round(mean, 4) for _, mean in known], y=[-row for row, _ in known], mode="markers", showlegend=False,
             marker={"symbol": "triangle-up", "size": 9, "color": colour, "line": {"color": "#ffffff", "width": 1}},
             customdata=[inert(short[layers[row].name]) for row, _ in known],
-            hovertemplate=f"%{{customdata}}: mean %{{x:.3f}} of {word} images<extra></extra>",
+            hovertemplate=f"%{{customdata}}: mean %{{x:.3f}} of {word} examples<extra></extra>",
         )  # fmt: skip
     labels = ["<br>".join([inert(cut(short[v.name], 24)), *filter(None, [layer_note(v)])]) for v in layers]
     figure.update_layout(barmode="overlay", xaxis_title="perplexity sparsity", xaxis_range=[0, 1])

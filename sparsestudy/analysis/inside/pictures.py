@@ -81,7 +81,7 @@ def _draw_row(axes: Axes, layer: LayerSnapshot, row: int) -> None:
     top = max(1e-9, *(of_split.max() for of_split in found.values()))
     for split, (word, colour) in SPLITS.items():
         heights, edges = ROW * found[split] / top - row, np.linspace(0, 1, BINS + 1)
-        label = "_" if row else f"{word} images"
+        label = "_" if row else f"{word} examples"
         axes.stairs(heights, edges, baseline=-row, fill=True, color=colour, alpha=0.55, label=label)
         axes.plot(mean[split], -row, marker="^", color=colour, ms=6, mec="white", mew=0.7, clip_on=False, zorder=9)
     told = ", ".join(f"{v:.2f}" if math.isfinite(v) else "–" for v in mean.values())

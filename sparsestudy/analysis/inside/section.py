@@ -48,7 +48,7 @@ def inside_section(trial: Trial, snapshot: Snapshot | None, draw: Draw) -> str:
         if v.sparsest.filters.size
     )
     return (
-        f"{title}<p>{whose}.</p><h3>Sparsity of each image</h3><p>{histogram_caption(snapshot)}</p>"
+        f"{title}<p>{whose}.</p><h3>Sparsity of each example</h3><p>{histogram_caption(snapshot)}</p>"
         f"{draw('images', histogram_figure(snapshot), '')}"
         f'<h3>Correlation of filters</h3><p>{correlation_caption(snapshot)}</p><div class="tiny">{matrices}</div>'
         f"<h3>Feature maps</h3><p>{maps_caption(snapshot)}</p>"

@@ -63,7 +63,7 @@ def heads(snapshot: Snapshot, layer: LayerSnapshot) -> list[tuple[str, str]]:
 def answers(snapshot: Snapshot) -> list[tuple[str, str]]:
     """Two lines beside each row of a `mosaic`: the true class, and the network's answer if it is another."""
     if not len(snapshot.labels):
-        return [(f"image {place}", "") for place in snapshot.examples]
+        return [(f"example {place}", "") for place in snapshot.examples]
     pairs = zip(snapshot.labels, snapshot.predictions, strict=True)
     return [(f"class {label}", "" if label == said else f"taken for {said}") for label, said in pairs]
 

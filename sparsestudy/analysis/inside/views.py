@@ -100,9 +100,9 @@ def histogram_caption(snapshot: Snapshot) -> str:
     present = [split for split in SPLITS if snapshot.images_of(split)]
     sizes = " and ".join(f"{snapshot.images_of(split)} {SPLITS[split][0]}" for split in present)
     return (
-        f"Perplexity sparsity of all units of a layer on each of {sizes} images{_of(snapshot)}. Triangles are means;"
+        f"Perplexity sparsity of all units of a layer on each of {sizes} examples{_of(snapshot)}. Triangles are means;"
         f" each row is scaled to its highest bar;"
-        f" dead filters and silent images are counted on the validation set."
+        f" dead filters and silent examples are counted on the validation set."
     )
 
 
@@ -111,7 +111,7 @@ def correlation_caption(snapshot: Snapshot) -> str:
     images = snapshot.images_of(SHOWN_OF)
     return (
         f"Pearson correlation r between the filters of a layer (at most its first {CORRELATED}) on {images} validation"
-        f" images{_of(snapshot)}. Filters that behave alike stand together."
+        f" examples{_of(snapshot)}. Filters that behave alike stand together."
     )
 
 
@@ -120,7 +120,7 @@ def maps_caption(snapshot: Snapshot) -> str:
     images = snapshot.images_of(SHOWN_OF)
     return (
         f"Feature maps of the most and of the least sparse filters, by mean perplexity sparsity within a map (intra) on"
-        f" {images} validation images; only filters that respond to an image shown{_of(snapshot)}. Bright is strong."
+        f" {images} validation examples; only filters that respond to one shown{_of(snapshot)}. Bright is strong."
     )
 
 
@@ -137,7 +137,7 @@ def layer_note(layer: LayerSnapshot) -> str:
     if math.prod(layer.shape) < 2:
         return "one unit has no sparsity"
     dead, silent = layer.dead[SHOWN_OF], int(np.isnan(layer.sparsity[SHOWN_OF]).sum())
-    parts = [f"{dead} of {layer.shape[0]} dead"] * (dead > 0) + [f"{silent} silent image{'s' * (silent > 1)}"] * (
+    parts = [f"{dead} of {layer.shape[0]} dead"] * (dead > 0) + [f"{silent} silent example{'s' * (silent > 1)}"] * (
         silent > 0
     )
     return ", ".join(parts)

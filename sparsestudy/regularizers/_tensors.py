@@ -1,0 +1,28 @@
+"""What several methods do to tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """The tensor in float32 or better: half precision loses too much in sums and differences.
+
+    Example:
+        >>> widened(torch.zeros(1, dtype=torch.bfloat16)).dtype, widened(torch.zeros(1, dtype=torch.float64)).dtype
+        (torch.float32, torch.float64)
+    """
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def lengths(rows: Tensor) -> Tensor:
+    """L2 norms ``[N]`` of the rows of ``[N, ...]``; zero, with zero gradient, for a row of zeros.
+
+    Example:
+        >>> lengths(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [5.0, 0.0]
+    """
+    squares = rows.flatten(1).square().sum(1)
+    live = squares > torch.finfo(rows.dtype).tiny
+    return torch.where(live, torch.where(live, squares, 1).sqrt(), 0)
