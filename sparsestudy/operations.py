@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import shlex
 import sys
@@ -14,10 +15,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsestudy import measures, regularizers
+from sparsestudy import measures, regularizers, snapshot
 from sparsestudy._registry import card
 from sparsestudy.errors import (
     ConflictError,
@@ -42,6 +44,8 @@ from sparsestudy.words import called
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,12 +154,13 @@ def _train(study: Study, planned: Plan, lease: Lease, watch: Callable[[Progress]
     progress = _progress(study, planned)
     search = StudySearch(planned.spec, planned.space, planned.configure, lease)
     interrupted = False
-    tracker = _tracker(study)
+    tracker = _tracker(study, planned.spec)
     tracker.start()
     try:
         if not search.exhausted:
             with tune.cluster(os.environ.get("RAY_ADDRESS")):
-                interrupted = not tune.execute(search, lease, progress, watch and (lambda: watch(progress)))
+                show = partial(watch, progress) if watch else None
+                interrupted = not tune.execute(search, lease, progress, study.folder, show)
     finally:
         progress.phase = "writing the outcome"
         if watch:
@@ -178,7 +183,7 @@ def _progress(study: Study, planned: Plan) -> Progress:
     return progress
 
 
-def _tracker(study: Study) -> Tracker:
+def _tracker(study: Study, spec: StudySpec) -> Tracker:
     from sparsestudy.analysis import table
     from sparsestudy.analysis.heatmap import heatmap_png
 
@@ -186,13 +191,27 @@ def _tracker(study: Study) -> Tracker:
         if not trajectory:
             return {}
         main = trial.config.measures.main
-        title = f"{study.name} · trial {trial.number} · {trial.config.arm}"
+        pictured = spec.measures.snapshots == "all" and trial.state is TrialState.COMPLETE
+        heatmap = heatmap_png(trajectory, main, title=_title(study.name, trial), task=trial.config.task)
         return {
             "trajectory.parquet": _parquet(table.trajectory_table(trajectory)),
-            "sparsity.png": heatmap_png(trajectory, main, title=title, task=trial.config.task),
+            "sparsity.png": heatmap,
+            **(_pictures(study.name, study.folder, trial) if pictured else {}),
         }
 
     return Tracker(Ledger.in_folder(study.folder), study.record, study.folder, artifacts)
+
+
+def _title(study: str, trial: Trial) -> str:
+    return f"{study} · trial {trial.number} · {trial.config.arm}"
+
+
+def _pictures(study: str, folder: Path, trial: Trial) -> dict[str, bytes]:
+    """Pictures of the inside of a trial's network by file name; none if there is no snapshot that can be read."""
+    from sparsestudy.analysis.inside.pictures import pictures
+
+    found = snapshot.read(folder, trial.number)
+    return {} if found is None else pictures(found, title=_title(study, trial))
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:
@@ -225,7 +244,8 @@ def _conclude(study: Study, source: Path, planned: Plan, interrupted: bool, deli
     commands["Browse in MLflow"] = f"sparsestudy ui {study.name}"
     trajectories = {t.number: study.trajectory(t.number) for t in trials if t.epochs}
     table.write_parquet(table.trials_table(planned.spec, trials), study.folder / "trials.parquet")
-    report.write_report(outcome.report, planned.spec, trials, trajectories, commands=commands)
+    inside = snapshot.read(study.folder, ranking[0].number) if ranking else None
+    report.write_report(outcome.report, planned.spec, trials, trajectories, commands=commands, inside=inside)
     return outcome
 
 
@@ -249,6 +269,19 @@ def _attach_outcome(tracker: Tracker, outcome: Outcome, *, complete: bool) -> No
         objectives = zip(outcome.spec.search.objectives, outcome.ranking[0].values, strict=True)
         metrics |= {o.metric: value for o, value in objectives}
     tracker.finish(files, metrics=metrics, complete=complete)
+    if complete and outcome.spec.measures.snapshots == "best":
+        _attach_pictures(tracker, outcome)
+
+
+def _attach_pictures(tracker: Tracker, outcome: Outcome) -> None:
+    from sparsestudy.analysis import table
+
+    for trial in table.best_by_arm(outcome.spec, outcome.trials).values():
+        try:
+            tracker.attach(str(trial.run_id), _pictures(outcome.study, outcome.folder, trial))
+        except Exception as error:
+            # MLflow has gone since the last delivery. The study is done, and the page has its pictures.
+            logger.warning("the pictures of trial %d did not reach MLflow: %s", trial.number, error)
 
 
 def _fail_if_all_failed(outcome: Outcome) -> None:

@@ -214,6 +214,11 @@ class MeasuresSpec(Section):
     layers: Patterns = Field(("*",), description="Layer patterns.")
     every: int = Field(1, gt=0, description="Epochs between measurements; the last epoch is always measured.")
     probe_size: int = Field(256, gt=1, description="Fixed examples of each probe set (training, validation).")
+    snapshots: Literal["none", "best", "all"] = Field(
+        "best",
+        description="Pictures of the inside of trained networks: none, those of the best trial of each arm when the "
+        "study is done, or of all complete trials. Changes no result.",
+    )
 
 
 class ConstraintSpec(Section):
@@ -278,8 +283,10 @@ class StudySpec(Section):
         return json.loads(self.model_dump_json(exclude_defaults=True))  # type: ignore[no-any-return]
 
     def identity(self) -> dict[str, Any]:
-        """The part that changes results: names, machines, budget and the choice of a winner are left out."""
-        return {k: v for k, v in self.to_dict().items() if k not in UNIDENTIFYING}
+        """The part that changes results: names, machines, budget, the choice of a winner and pictures are left out."""
+        pictured = self.measures.model_copy(update={"snapshots": MeasuresSpec().snapshots})
+        plain = self.model_copy(update={"measures": pictured}).to_dict()
+        return {k: v for k, v in plain.items() if k not in UNIDENTIFYING}
 
     @property
     def digest(self) -> str:

@@ -23,7 +23,7 @@ from sparsestudy.cli import main
 from sparsestudy.errors import ConflictError
 from sparsestudy.operations import Outcome
 from sparsestudy.training import data
-from sparsestudy.training.loop import fit
+from sparsestudy.training.loop import Trainer, fit
 from sparsestudy.trial import TrialState
 
 pytestmark = pytest.mark.study
@@ -55,6 +55,9 @@ TINY: dict[str, Any] = {
         "parameters": {"training.optimizer.lr": {"log_uniform": [0.005, 0.03]}},
     },
 }
+
+
+PICTURES = {"inside-sparsity.png", "inside-correlation.png", "inside-maps.png"}
 
 
 def write(folder: Path, spec: dict[str, Any], **changes: Any) -> Path:
@@ -176,7 +179,11 @@ def test_mlflow_artifacts_of_a_trial(tiny: tuple[Outcome, Path], tmp_path: Path)
     outcome, _ = tiny
     client = mlflow_client(outcome.folder)
     parent, children = mlflow_runs(outcome.folder, "tiny")
-    assert {f.path for f in client.list_artifacts(children[0].info.run_id)} == {"trajectory.parquet", "sparsity.png"}
+    arms = {t.config.arm: t.number for t in reversed(outcome.ranking)}  # the best of each arm comes last, and stays
+    for child in children:
+        pictured = int(child.data.tags["sparsestudy.trial"]) in arms.values()
+        files = {f.path for f in client.list_artifacts(child.info.run_id)}
+        assert files == {"trajectory.parquet", "sparsity.png"} | (PICTURES if pictured else set())
     table = pd.read_parquet(client.download_artifacts(children[0].info.run_id, "trajectory.parquet", str(tmp_path)))
     # 4 epochs x 2 probe sets x (2 convolutions with 7 values each, 1 dense layer with 5)
     assert len(table) == 4 * 2 * (2 * 7 + 5)
@@ -188,13 +195,37 @@ def test_mlflow_artifacts_of_a_trial(tiny: tuple[Outcome, Path], tmp_path: Path)
     assert files == {"study.yaml", "environment.txt", "report.html", "best.yaml"}
 
 
+def test_snapshots_are_those_of_the_trained_networks(tiny: tuple[Outcome, Path]) -> None:
+    """Bit for bit, of the network that the recorded configuration trains here."""
+    outcome, _ = tiny
+    assert {path.name for path in (outcome.folder / "snapshots").iterdir()} == {f"{n}.npz" for n in range(12)}
+    best = outcome.ranking[0]
+    trainer = Trainer(best.config)
+    assert len([*trainer]) == 4
+    recorded = (outcome.folder / "snapshots" / f"{best.number}.npz").read_bytes()
+    assert recorded == trainer.snapshot().to_bytes()
+    page = outcome.report.read_text(encoding="utf-8")
+    assert "Inside the best network" in page
+    assert "on each of 60 training and 50 validation examples" in page
+
+
 def test_running_a_finished_study_again_trains_nothing(tiny: tuple[Outcome, Path], tiny_home: Path) -> None:
+    """Nor does it mind that a snapshot is damaged and another one gone."""
     before, folder = tiny
-    again = operations.run(folder / "tiny.yaml")
+    damaged, gone = (before.folder / "snapshots" / f"{t.number}.npz" for t in before.ranking[:2])
+    kept = damaged.read_bytes(), gone.read_bytes()
+    damaged.write_bytes(kept[0][:-100])
+    gone.unlink()
+    try:
+        again = operations.run(folder / "tiny.yaml")
+    finally:
+        damaged.write_bytes(kept[0])
+        gone.write_bytes(kept[1])
     assert again.study == "tiny"
     assert list(again.trials) == list(before.trials)
     _, children = mlflow_runs(again.folder, "tiny")
     assert len(children) == 12
+    assert "there is no snapshot of it that can be read" in again.report.read_text(encoding="utf-8")
 
 
 def test_a_changed_file_is_refused_with_the_difference(tiny: tuple[Outcome, Path], tiny_home: Path) -> None:
@@ -417,6 +448,7 @@ def test_halving_prunes_at_rungs(home: Path, cluster: None, tmp_path: Path) -> N
         "parameters": {"training.optimizer.lr": {"log_uniform": [1e-6, 0.1]}},
     }
     spec["stopping"] = {"rule": "asha", "grace_epochs": 1, "reduction_factor": 3}
+    spec["measures"] = {"snapshots": "none"}
     outcome = operations.run(write(tmp_path, spec))
     states = Counter(t.state for t in outcome.trials)
     assert states[TrialState.PRUNED] >= 3
@@ -426,12 +458,13 @@ def test_halving_prunes_at_rungs(home: Path, cluster: None, tmp_path: Path) -> N
         assert trial.epochs in ((1, 3) if trial.state is TrialState.PRUNED else (9,))
     assert outcome.ranking[0].state is TrialState.COMPLETE
     _, children = mlflow_runs(outcome.folder, "halving")
+    assert not (outcome.folder / "snapshots").exists()
     statuses = [c.info.status for c in children]
     assert statuses == ["KILLED" if t.state is TrialState.PRUNED else "FINISHED" for t in outcome.trials]
 
 
 def test_two_objectives_give_a_front(home: Path, cluster: None, tmp_path: Path) -> None:
-    spec = {**TINY, "name": "two"}
+    spec = {**TINY, "name": "two", "measures": {"snapshots": "all"}}
     spec["search"] = {
         "sampler": "tpe",
         "trials": 6,
@@ -446,6 +479,9 @@ def test_two_objectives_give_a_front(home: Path, cluster: None, tmp_path: Path) 
         expected = (trial.headlines["best/validation/accuracy"], trial.headlines["final/gap/loss"])
         assert trial.values == expected
         assert all(math.isfinite(value) for value in trial.values)
+    client = mlflow_client(outcome.folder)
+    for child in mlflow_runs(outcome.folder, "two")[1]:
+        assert {f.path for f in client.list_artifacts(child.info.run_id)} >= PICTURES
 
 
 def start(path: Path, home: Path) -> subprocess.Popen[str]:
@@ -514,6 +550,11 @@ def test_interrupted_killed_and_resumed_a_study_is_the_same(home: Path, tmp_path
     client = mlflow_client(home / "restless")
     _, children = mlflow_runs(home / "restless", "restless")
     assert [int(c.data.tags["sparsestudy.trial"]) for c in children] == list(range(12))
+    snapshots = [
+        {p.name: p.read_bytes() for p in (home / n / "snapshots").iterdir()} for n in ("restless", "restless-2")
+    ]
+    assert snapshots[0] == snapshots[1]
+    assert set(snapshots[0]) == {f"{n}.npz" for n in range(12)}
     for child in children:
         assert child.info.status == "FINISHED"
         history = client.get_metric_history(child.info.run_id, "validation/loss")

@@ -62,12 +62,19 @@ def test_digest_is_the_head_of_sha256_of_canonical_json() -> None:
         {"resources": {"cpus": 2}},
         {"budget": {"minutes": 5}},
         {"selection": {"finalists": 5}},
+        {"measures": {"snapshots": "all"}},
         {"data": {"name": "digits", "splits": {"test": 0.2}}},  # defaults, written out
         {"regularizers": [{"name": "none", "targets": {}}]},
     ],
 )
 def test_digest_does_not_see(change: dict[str, Any]) -> None:
     assert StudySpec.from_dict({**SMALL, **change}).digest == StudySpec.from_dict(SMALL).digest
+
+
+def test_digest_does_not_see_pictures_beside_other_measures() -> None:
+    measured = {**SMALL, "measures": {"every": 2}}
+    pictured = {**SMALL, "measures": {"every": 2, "snapshots": "none"}}
+    assert StudySpec.from_dict(pictured).digest == StudySpec.from_dict(measured).digest
 
 
 @pytest.mark.parametrize(

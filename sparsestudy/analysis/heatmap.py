@@ -47,7 +47,7 @@ def heatmap_png(
     left = max(0.09, 0.035 + 0.0088 * max(map(len, short), default=0))
     figure = Figure(figsize=(8, 5), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.02, 0.955, _drawable(cut(title, 95)), fontsize=10, parse_math=False)
+    figure.text(0.02, 0.955, drawable(cut(title, 95)), fontsize=10, parse_math=False)
     below = figure.add_axes((left, 0.1, 0.89 - left, 0.47))
     above = figure.add_axes((left, 0.6, 0.89 - left, 0.29), sharex=below)
     _draw_losses(above, trajectory)
@@ -98,11 +98,11 @@ def _draw_cells(
     if best is not None:
         axes.axvline(best, color="white", lw=1, ls="--")
     step = math.ceil(len(names) / 22)
-    axes.set_yticks(range(0, len(names), step), [_drawable(n) for n in names[::step]], fontsize=8, parse_math=False)
+    axes.set_yticks(range(0, len(names), step), [drawable(n) for n in names[::step]], fontsize=8, parse_math=False)
     place = axes.get_position()
     bar = figure.colorbar(image, cax=figure.add_axes((0.905, place.y0, 0.018, place.height)))
     bar.ax.tick_params(labelsize=8)
-    bar.set_label(_drawable(cut(measure, 36)), fontsize=8, parse_math=False)
+    bar.set_label(drawable(cut(measure, 36)), fontsize=8, parse_math=False)
 
 
 def _round_step(step: float) -> int:
@@ -136,7 +136,7 @@ def cut(text: str, length: int) -> str:
     return flat if len(flat) <= length else flat[: length - 1] + "…"
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """Replace what the font lacks: matplotlib warns once for each such glyph, and warnings may be errors."""
     known = _glyphs()
     return "".join(c if ord(c) in known else "?" for c in text)

@@ -56,20 +56,20 @@ def arms_figure(spec: StudySpec, trials: Sequence[Trial]) -> go.Figure:
     """First objective by arm: a point for each COMPLETE trial, a box for the quartiles, its line for the median."""
     order = list(dict.fromkeys([*(a.name for a in spec.regularizers), *(t.config.arm for t in trials)]))
     ranked = ranking(spec, trials)
-    figure = _figure(height=110 + 62 * len(order))
+    figure = blank(height=110 + 62 * len(order))
     for arm in reversed(order):
         of_arm = [t for t in ranked if t.config.arm == arm and t.values]
         colour, symbol = _look(spec, arm)
         figure.add_box(
-            x=[_plain(t.values[0]) for t in of_arm],
-            y=[_text(arm)] * len(of_arm),
-            text=[_text(f"trial {t.number}: {trial_label(t.config)}") for t in of_arm],
-            orientation="h", name=_text(arm), boxpoints="all", jitter=0.5, pointpos=0, hoveron="points", width=0.6,
+            x=[plain(t.values[0]) for t in of_arm],
+            y=[inert(arm)] * len(of_arm),
+            text=[inert(f"trial {t.number}: {trial_label(t.config)}") for t in of_arm],
+            orientation="h", name=inert(arm), boxpoints="all", jitter=0.5, pointpos=0, hoveron="points", width=0.6,
             marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
             line={"color": colour, "width": 1.5}, fillcolor="rgba(0,0,0,0)",
             hovertemplate="%{text}<br>%{x:.4g}<extra></extra>",
         )  # fmt: skip
-    figure.update_layout(showlegend=False, xaxis_title=_text(called(spec.search.objectives[0].metric, task_of(trials))))
+    figure.update_layout(showlegend=False, xaxis_title=inert(called(spec.search.objectives[0].metric, task_of(trials))))
     figure.update_yaxes(ticklabelstandoff=6)
     return figure
 
@@ -84,11 +84,11 @@ def loss_figure(
         best: Trial by arm, such as `best_by_arm` yields.
         trajectories: Measurements by trial number; arms without are left out.
     """
-    figure = _figure(height=400)
+    figure = blank(height=400)
     for arm, trial in best.items():
         points = thin(trajectories.get(trial.number, ()))
         if points:
-            _add_losses(figure, points, colour=_look(spec, arm)[0], name=_text(arm), hover=_hover(trial))
+            _add_losses(figure, points, colour=_look(spec, arm)[0], name=inert(arm), hover=_hover(trial))
     task = task_of(list(best.values()))
     figure.update_layout(xaxis_title="epoch (counted from 0)", yaxis_title=LOSS[task])
     return figure
@@ -96,7 +96,7 @@ def loss_figure(
 
 def sparsity_figure(spec: StudySpec, trial: Trial, trajectory: Sequence[Measurement]) -> go.Figure:
     """Sparsity of every layer of one trial over epochs (right axis), on its losses (left), a line at the lowest one."""
-    figure = _figure(height=380)
+    figure = blank(height=380)
     points = thin(trajectory)
     colour, _ = _look(spec, trial.config.arm)
     _add_losses(figure, points, colour=colour, name="loss", hover=_hover(trial))
@@ -105,17 +105,17 @@ def sparsity_figure(spec: StudySpec, trial: Trial, trajectory: Sequence[Measurem
     for (layer, short), shade in zip(short_names(layers).items(), shades, strict=True):
         figure.add_scatter(
             x=[m.epoch for m in measured],
-            y=[_plain(m.series(spec.measures.main).get(layer)) for m in measured],
-            mode=_mode(measured), name=_text(short), yaxis="y2", line={"color": shade, "width": 1.5},
+            y=[plain(m.series(spec.measures.main).get(layer)) for m in measured],
+            mode=_mode(measured), name=inert(short), yaxis="y2", line={"color": shade, "width": 1.5},
             showlegend=len(layers) <= LAYERS_IN_LEGEND,
-            hovertemplate=f"{_text(layer)}: %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"{inert(layer)}: %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
     best = best_epoch(points)
     if best is not None:
         figure.add_vline(x=best, line={"color": "#808080", "width": 1, "dash": "dash"})
     figure.update_layout(
         xaxis_title="epoch (counted from 0)", yaxis_title=LOSS[trial.config.task], margin={"r": 55},
-        yaxis2={"title": _text(spec.measures.main), "overlaying": "y", "side": "right", "range": [0, 1.02],
+        yaxis2={"title": inert(spec.measures.main), "overlaying": "y", "side": "right", "range": [0, 1.02],
                 "tickmode": "linear", "tick0": 0, "dtick": 0.25, "showgrid": False, "zeroline": False},
     )  # fmt: skip
     return figure
@@ -125,10 +125,10 @@ def heatmap_figure(spec: StudySpec, trajectory: Sequence[Measurement]) -> go.Fig
     """Main measure on the validation probe set, a row a layer, a column a measured epoch; grey where undefined."""
     points = thin([m for m in trajectory if m.statistics])
     epochs, cells = layer_cells(points, spec.measures.main)
-    names = [_text(cut(short, 24)) for short in short_names(layers_of(points)).values()]
-    figure = _figure(height=min(110 + 30 * max(len(names), 3), 800))
+    names = [inert(cut(short, 24)) for short in short_names(layers_of(points)).values()]
+    figure = blank(height=min(110 + 30 * max(len(names), 3), 800))
     figure.add_heatmap(
-        x=[int(e) for e in epochs], y=list(range(len(names))), z=[[_plain(v) for v in row] for row in cells],
+        x=[int(e) for e in epochs], y=list(range(len(names))), z=[[plain(v) for v in row] for row in cells],
         zmin=0, zmax=1, colorscale="Viridis", colorbar={"thickness": 12, "outlinewidth": 0, "dtick": 0.25},
         customdata=[[name] * len(epochs) for name in names], hoverongaps=False,
         hovertemplate="%{customdata}, epoch %{x}: %{z:.3f}<extra></extra>",
@@ -159,24 +159,24 @@ def value_figures(spec: StudySpec, trials: Sequence[Trial]) -> dict[str, go.Figu
 
 
 def _value_figure(spec: StudySpec, name: str, domain: Domain | None, trials: Sequence[Trial]) -> go.Figure:
-    figure = _figure(height=270)
+    figure = blank(height=270)
     values = [t.config.parameters[name] for t in trials]
     number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     for arm in dict.fromkeys(t.config.arm for t in trials):
         of_arm = [t for t in trials if t.config.arm == arm]
         colour, symbol = _look(spec, arm)
         figure.add_scatter(
-            x=[t.config.parameters[name] if number else _text(str(t.config.parameters[name])) for t in of_arm],
-            y=[_plain(t.values[0]) for t in of_arm],
-            mode="markers", name=_text(arm), text=[_hover(t) for t in of_arm],
+            x=[t.config.parameters[name] if number else inert(str(t.config.parameters[name])) for t in of_arm],
+            y=[plain(t.values[0]) for t in of_arm],
+            mode="markers", name=inert(arm), text=[_hover(t) for t in of_arm],
             marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.75},
             hovertemplate="%{text}<br>%{x:.4g}: %{y:.4g}<extra></extra>" if number else "%{text}<br>%{x}: %{y:.4g}",
         )  # fmt: skip
     log = number and _is_log(domain, values)
     kind = "log" if log else "linear" if number else "category"
-    figure.update_xaxes(type=kind, title=_text(name), dtick=_log_step(values) if log else None)
+    figure.update_xaxes(type=kind, title=inert(name), dtick=_log_step(values) if log else None)
     metric = called(spec.search.objectives[0].metric, task_of(trials))
-    figure.update_layout(showlegend=False, yaxis_title=_text(metric.partition("/")[2]))
+    figure.update_layout(showlegend=False, yaxis_title=inert(metric.partition("/")[2]))
     return figure
 
 
@@ -206,14 +206,15 @@ def _add_losses(figure: go.Figure, points: Sequence[Measurement], *, colour: str
     ]
     for split, dash, loss in losses:
         figure.add_scatter(
-            x=[m.epoch for m in points], y=[_plain(loss(m)) for m in points], mode=_mode(points),
+            x=[m.epoch for m in points], y=[plain(loss(m)) for m in points], mode=_mode(points),
             name=f"{name}, {split}", showlegend=split == "validation" or name == "loss",
             line={"color": colour, "dash": dash, "width": 2},
             hovertemplate=f"{hover}<br>{split} loss %{{y:.4g}} at epoch %{{x}}<extra></extra>",
         )  # fmt: skip
 
 
-def _figure(*, height: int) -> go.Figure:
+def blank(*, height: int) -> go.Figure:
+    """A figure without curves, as all of the page begin: transparent, as wide as its place, ``height`` pixels high."""
     axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True, "title": {"font": {"size": 12}}}
     return go.Figure(
         layout={
@@ -237,14 +238,14 @@ def _shades(count: int) -> list[str]:
 
 
 def _hover(trial: Trial) -> str:
-    return _text(f"trial {trial.number}: {trial_label(trial.config)}")
+    return inert(f"trial {trial.number}: {trial_label(trial.config)}")
 
 
-def _plain(value: float | None) -> float | None:
+def plain(value: float | None) -> float | None:
     """Five significant digits, and null for what is undefined: what the page needs of a number."""
     return float(f"{value:.5g}") if value is not None and math.isfinite(value) else None
 
 
-def _text(text: str) -> str:
+def inert(text: str) -> str:
     """Inert in a Plotly label, which reads a subset of HTML, and in a hover template, which fills in ``%{…}``."""
     return escape(text).replace("%{", "% {")

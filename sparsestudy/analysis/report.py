@@ -15,6 +15,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import yaml
 from plotly.offline import get_plotlyjs
 
+from sparsestudy.analysis.inside.section import inside_section
 from sparsestudy.analysis.plots import (
     arm_colours,
     arms_figure,
@@ -31,6 +33,7 @@ from sparsestudy.analysis.plots import (
     value_figures,
 )
 from sparsestudy.analysis.table import best_by_arm, layers_of, pareto_front, ranking, sparsity_at_best
+from sparsestudy.snapshot import Snapshot
 from sparsestudy.study import StudySpec
 from sparsestudy.trial import SPARSITY, Measurement, Trial, TrialState, short_names, trial_label
 from sparsestudy.words import UNITS, called, task_of
@@ -140,7 +143,13 @@ def _caution(trials: Sequence[Trial]) -> str:
 
 
 def write_report(
-    path: Path, spec: StudySpec, trials: Sequence[Trial], trajectories: Trajectories, *, commands: Mapping[str, str]
+    path: Path,
+    spec: StudySpec,
+    trials: Sequence[Trial],
+    trajectories: Trajectories,
+    *,
+    commands: Mapping[str, str],
+    inside: Snapshot | None = None,
 ) -> None:
     """Write the outcome page, one file of about 5 MB that needs no network; an existing one is replaced at once.
 
@@ -151,6 +160,7 @@ def write_report(
         trajectories: Measurements by trial number. Only the best trial of each arm and the worst complete trial are
             drawn; what is missing is said on the page.
         commands: What a person may want to do next -> the command that does it.
+        inside: Snapshot of the best trial, the first of `ranking`, if there is one that can be read.
 
     Raises:
         OSError: The file cannot be written.
@@ -162,6 +172,7 @@ def write_report(
             _arms_section(spec, trials),
             _best_section(spec, trials),
             _figure_sections(spec, trials, trajectories, figures),
+            _inside_section(spec, trials, inside, figures),
             _failures_section(trials),
             _commands_section(commands),
             _spec_section(spec),
@@ -341,6 +352,15 @@ def _sparsity_sections(
     )
 
 
+def _inside_section(
+    spec: StudySpec, trials: Sequence[Trial], snapshot: Snapshot | None, figures: dict[str, Any]
+) -> str:
+    ranked = ranking(spec, trials)
+    if not ranked or spec.measures.snapshots == "none":
+        return ""
+    return inside_section(ranked[0], snapshot, partial(_figure, figures))
+
+
 def _caption(what: str, trial: Trial) -> str:
     return f"{what}: trial {trial.number}, {trial_label(trial.config)}"
 
@@ -461,8 +481,9 @@ td{min-width:3.5rem}
 .message{overflow-wrap:anywhere;display:block;min-width:16rem}
 figure{margin:8px 0;min-width:0}
 figcaption{font-size:.9rem;color:var(--soft);overflow-wrap:anywhere}
-.wide,.small{display:grid;gap:12px 24px;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr))}
+.wide,.small,.tiny{display:grid;gap:12px 24px;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr))}
 .small{grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr))}
+.tiny{grid-template-columns:repeat(auto-fill,minmax(min(100%,230px),1fr))}
 pre{background:var(--tint);padding:10px 12px;overflow-x:auto;font-size:.85rem;margin:4px 0 12px}
 dt{font-weight:600}dd{margin:0}
 summary{cursor:pointer;color:var(--mark)}

@@ -27,10 +27,11 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from sparsestudy import snapshot
 from sparsestudy.errors import ConflictError, SparseStudyError
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
-from sparsestudy.scheduling.worker import ENDED, EPOCHS, METRIC, PARCEL, TrialWorker
+from sparsestudy.scheduling.worker import ENDED, EPOCHS, METRIC, PARCEL, SNAPSHOT, TrialWorker
 from sparsestudy.study import StudySpec
 from sparsestudy.tracking.ledger import Lease
 from sparsestudy.trial import Failure, Measurement, TrialConfig, TrialState, trial_label
@@ -71,6 +72,7 @@ class LedgerSearcher(_Bound, Searcher):
             "trial": config.model_dump_json(),
             "metric": spec.search.objectives[0].per_epoch,
             "rungs": rungs(spec),
+            "snapshot": spec.measures.snapshots != "none",
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -84,15 +86,15 @@ class LedgerSearcher(_Bound, Searcher):
 
 
 class Recorder(_Bound, Callback):
-    """Writes what Tune reports into the ledger, and keeps the progress.
+    """Writes what Tune reports into the ledger, snapshots into the study's folder, and keeps the progress.
 
     Attributes:
         stopping: Set when the study is being interrupted: trials that end now have not ended.
         error: Why it had to be interrupted: the ledger refused a write, or belongs to somebody else now.
     """
 
-    def __init__(self, search: StudySearch, lease: Lease, progress: Progress) -> None:
-        self._search, self._lease, self._progress = search, lease, progress
+    def __init__(self, search: StudySearch, lease: Lease, progress: Progress, folder: Path) -> None:
+        self._search, self._lease, self._progress, self._folder = search, lease, progress, folder
         self._numbers: dict[str, int] = {}
         self._renewed = time.monotonic()
         self.stopping = threading.Event()
@@ -126,6 +128,15 @@ class Recorder(_Bound, Callback):
         if parcel:
             self.guarded(lambda: self._search.record(number, parcel))
             self._progress.on_epochs(number, parcel[-1].epoch + 1)
+        if content := result.pop(SNAPSHOT, b""):
+            self._keep(number, content)
+
+    def _keep(self, number: int, content: bytes) -> None:
+        # Before the trial's end is recorded, so that whoever learns of the end finds the file.
+        try:
+            snapshot.write(self._folder, number, content)
+        except OSError as error:
+            logger.warning("the snapshot of trial %d cannot be written: %s", number, error)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record an end: complete, failed with an error of its own, or pruned by the scheduler."""
@@ -133,6 +144,9 @@ class Recorder(_Bound, Callback):
         if "kind" in ended:
             self._finish(trial, TrialState.FAIL, Failure(**ended))
         elif ended:
+            if "no_snapshot" in ended:
+                number = self._numbers[trial.trial_id]
+                logger.warning("trial %d is complete, but has no snapshot: %s", number, ended["no_snapshot"])
             self._finish(trial, TrialState.COMPLETE)
         elif not self.stopping.is_set():
             self._finish(trial, TrialState.PRUNED)
@@ -260,13 +274,16 @@ def slots(spec: StudySpec) -> int:
     return min(*fits, needs.concurrent or fits[0])
 
 
-def execute(search: StudySearch, lease: Lease, progress: Progress, watch: Callable[[], None] | None = None) -> bool:
+def execute(
+    search: StudySearch, lease: Lease, progress: Progress, folder: Path, watch: Callable[[], None] | None = None
+) -> bool:
     """Run trials until the search has none left, or until SIGINT or SIGTERM.
 
     Args:
         search: What to run.
         lease: The right to record.
         progress: Kept up to date.
+        folder: The study's folder, where snapshots are kept.
         watch: Called several times a second.
 
     Returns:
@@ -277,10 +294,10 @@ def execute(search: StudySearch, lease: Lease, progress: Progress, watch: Callab
     progress.slots = slots(spec)
     # All workers start at once; Tune's default is one after the other.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(progress.slots)
-    recorder = Recorder(search, lease, progress)
+    recorder = Recorder(search, lease, progress, folder)
     resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
     with (
-        tempfile.TemporaryDirectory(prefix="sparsestudy-") as folder,
+        tempfile.TemporaryDirectory(prefix="sparsestudy-") as scratch,
         _patient_reuse(),
         _signals(recorder.stopping, progress),
     ):
@@ -293,7 +310,7 @@ def execute(search: StudySearch, lease: Lease, progress: Progress, watch: Callab
                 reuse_actors=True,
             ),
             run_config=RunConfig(
-                storage_path=folder,
+                storage_path=scratch,
                 callbacks=[recorder, *([_Watch(watch)] if watch else [])],
                 stop=_StopWhenAsked(recorder.stopping),
                 verbose=0,

@@ -18,7 +18,7 @@ from sparsestudy.training.loop import Trainer
 from sparsestudy.trial import Measurement, TrialConfig
 
 PARCEL_SECONDS = 1.0
-METRIC, EPOCHS, PARCEL, ENDED = "objective", "epochs", "parcel", "ended"
+METRIC, EPOCHS, PARCEL, ENDED, SNAPSHOT = "objective", "epochs", "parcel", "ended", "snapshot"
 
 
 class TrialWorker(Trainable):
@@ -35,14 +35,18 @@ class TrialWorker(Trainable):
 
     def _take(self, config: dict[str, Any]) -> None:
         self._task = config
-        self._measurements: Iterator[Measurement] | None = None
+        self._trainer: Trainer | None = None
+        self._measurements: Iterator[Measurement] = iter(())
 
     def step(self) -> dict[str, Any]:
         """Train for about a second, to the next rung, or to the end."""
         parcel: list[Measurement] = []
         ended: dict[str, Any] = {}
+        snapshot = b""
         try:
             ended["complete"] = self._train(parcel)
+            if ended["complete"] and self._task["snapshot"]:
+                snapshot = self._snapshot(ended)
         except Exception as error:
             # Reported as a result rather than raised, so that the class and the message arrive as they are and the
             # worker lives on for the next trial.
@@ -51,6 +55,7 @@ class TrialWorker(Trainable):
         standing = {EPOCHS: parcel[-1].epoch + 1, METRIC: self._standing(parcel[-1])} if parcel else {}
         return {
             PARCEL: json.dumps([m.to_dict() for m in parcel]),
+            SNAPSHOT: snapshot,
             ENDED: json.dumps(ended) if done else "",
             "done": done,
             **standing,
@@ -58,7 +63,7 @@ class TrialWorker(Trainable):
 
     def _train(self, parcel: list[Measurement]) -> bool:
         """Add epochs to the parcel until it is full; returns whether the trial is complete."""
-        if self._measurements is None:
+        if self._trainer is None:
             self._config = TrialConfig.model_validate_json(self._task["trial"])
             self._trainer = Trainer(self._config)
             self._measurements = iter(self._trainer)
@@ -71,13 +76,22 @@ class TrialWorker(Trainable):
                 return False
         raise AssertionError("a trial ends at its last epoch")
 
+    def _snapshot(self, ended: dict[str, Any]) -> bytes:
+        assert self._trainer is not None
+        try:
+            return self._trainer.snapshot().to_bytes()
+        except Exception as error:
+            # The trial is complete; that its pictures are missing must not undo it.
+            ended["no_snapshot"] = f"{type(error).__name__}: {error}"
+            return b""
+
     def _standing(self, measurement: Measurement) -> float:
         value = measurement.value(self._task["metric"], self._config.measures.main)
         return float("nan") if value is None else value
 
     def cleanup(self) -> None:
         """Drop the trial."""
-        self._measurements = None
+        self._trainer, self._measurements = None, iter(())
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: an interrupted trial is trained again from its seed."""

@@ -95,7 +95,7 @@ class Tracker:
         To be called after `close`.
         """
         self._connect()
-        self._attach(self._parent, artifacts)
+        self.attach(self._parent, artifacts)
         for name, value in metrics.items():
             self._client.log_metric(self._parent, name, value)
         if complete:
@@ -105,6 +105,15 @@ class Tracker:
             if trial.run_id and not trial.state.finished:
                 self._client.update_run(trial.run_id, status=WAITS)
         self._client.update_run(self._parent, status=WAITS)
+
+    def attach(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Attach files to a run, in place of those of the same names; outside the thread only after `close`."""
+        if not files:
+            return
+        with tempfile.TemporaryDirectory(prefix="sparsestudy-") as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self._client.log_artifacts(run_id, folder)
 
     # The thread
 
@@ -166,7 +175,7 @@ class Tracker:
         created = int(1000 * self._record.created)
         run_id, fresh = self._find_run("study", self._record.name, created, tags)
         if fresh:
-            self._attach(run_id, {"study.yaml": dump_yaml(spec).encode(), "environment.txt": installed().encode()})
+            self.attach(run_id, {"study.yaml": dump_yaml(spec).encode(), "environment.txt": installed().encode()})
         else:
             self._client.update_run(run_id, status="RUNNING")
         self._ledger.set_run(self._record.id, run_id)
@@ -218,7 +227,7 @@ class Tracker:
         self._client.log_batch(run_id, points, parameters, tags)
         if delivery.closing:
             trajectory = self._ledger.trajectory(self._record.id, trial.number)
-            self._attach(run_id, self._artifacts(trial, trajectory))
+            self.attach(run_id, self._artifacts(trial, trajectory))
             self._client.set_terminated(run_id, STATUS[trial.state], int(1000 * (trial.finished or 0)))
 
     def _create(self, trial: Trial) -> str:
@@ -238,14 +247,6 @@ class Tracker:
         run_id, _ = self._find_run(f"trial/{trial.number}", trial_label(config), started, tags)
         self._ledger.set_run(self._record.id, run_id, trial.number)
         return run_id
-
-    def _attach(self, run_id: str, files: Mapping[str, bytes]) -> None:
-        if not files:
-            return
-        with tempfile.TemporaryDirectory(prefix="sparsestudy-") as folder:
-            for name, content in files.items():
-                (Path(folder) / name).write_bytes(content)
-            self._client.log_artifacts(run_id, folder)
 
 
 def mlflow_key(name: str) -> str:

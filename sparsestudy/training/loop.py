@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from sparsestudy import measures, regularizers
 from sparsestudy.errors import DivergedError
 from sparsestudy.measures import LayerStatistic, OutputStatistic
+from sparsestudy.snapshot import Snapshot
 from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
 from sparsestudy.training.data import Dataset, Split
 from sparsestudy.training.inspection import Inspection, Place, nested
 from sparsestudy.training.probe import Probe, changes_in_place, find_layers
+from sparsestudy.training.snapshot import take
 from sparsestudy.training.tasks import TASKS
 from sparsestudy.training.update import Updater, mixed
 from sparsestudy.trial import Measurement, TrialConfig
@@ -120,6 +122,16 @@ class Trainer:
                 yield measurement
                 if self.done:
                     return
+
+    def snapshot(self) -> Snapshot:
+        """What the network, trained as far as it is, does with the probe sets; changes nothing."""
+        size = self.config.measures.probe_size
+        probes = {"train": self._train, "validation": self._search}
+        return take(
+            self.model,
+            {name: Split(split.inputs[:size], split.labels[:size]) for name, split in probes.items()},
+            self.config.measures.layers,
+        )
 
     def _epoch(self, epoch: int, update: Updater) -> tuple[Tensor, float]:
         """Train one epoch; returns the mean penalty per step (0-d) and the last learning rate."""

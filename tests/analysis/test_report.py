@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from sparsestudy.analysis.report import requested_target, summary, write_report
 from sparsestudy.study import StudySpec
 from sparsestudy.trial import Failure, Measurement, Trial, TrialConfig, TrialState, headlines
+from tests.test_snapshot import make_layer, make_snapshot
 
 LAYERS = ("features.conv1.relu", "features.conv2.relu", "features.conv3.relu", "classifier.relu")
 EVIL = "<script>alert('x')</script>"
@@ -159,8 +160,8 @@ class Page(HTMLParser):
         return self
 
 
-def render(tmp_path, spec, trials, trajectories, commands=COMMANDS):
-    write_report(tmp_path / "out" / "report.html", spec, trials, trajectories, commands=commands)
+def render(tmp_path, spec, trials, trajectories, commands=COMMANDS, inside=None):
+    write_report(tmp_path / "out" / "report.html", spec, trials, trajectories, commands=commands, inside=inside)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["report.html"]
     return Page(tmp_path / "out" / "report.html").check()
 
@@ -371,6 +372,22 @@ def test_commands_may_be_missing_and_an_old_page_is_replaced(tmp_path):
     page = render(tmp_path, spec, [], {}, {})
     assert "Reproduce" not in page.text
     assert len(page.raw) < 20_000
+
+
+def test_page_looks_inside_the_best_network(tmp_path):
+    spec = make_spec()
+    trials, _ = make_study(spec)
+    inside = make_snapshot(make_layer("a.conv1"), make_layer(EVIL))
+    page = render(tmp_path, spec, trials, {}, inside=inside)
+    assert "Inside the best network Trial 7, perplexity·λ" in page.text
+    assert "on each of 4 training and 4 validation examples" in page.text
+    assert {"images", "correlation0", "correlation1", "maps0", "maps1"} <= set(page.figures)
+    assert f"{EVIL}: mean |r| 0.00, 4 filters, 1 constant" in page.text
+    absent = render(tmp_path, spec, trials, {})
+    assert "Trial 7" in absent.text
+    assert "there is no snapshot of it that can be read, so its inside cannot be shown" in absent.text
+    assert "Inside" not in render(tmp_path, make_spec(measures={"snapshots": "none"}), trials, {}).text
+    assert "Inside" not in render(tmp_path, spec, [], {}).text
 
 
 def test_requested_target_reads_exact_names_and_patterns():

@@ -1,0 +1,1 @@
+"""Inside one trained network: three views of its snapshot, as figures for the page and as PNGs."""
