@@ -5,45 +5,39 @@ Running the same file again continues the study that `sparsestudy.recorded` find
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
 import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsestudy import measures, regularizers, snapshot
 from sparsestudy._registry import card
 from sparsestudy.errors import (
-    ConflictError,
     NotFoundError,
     SparseStudyError,
-    TrackingError,
     TrialFailedError,
     listing,
     suggest,
 )
+from sparsestudy.launching import leased, pictures_of, train
 from sparsestudy.planning import Plan, resolve, single_point
 from sparsestudy.recorded import Study, claim, differences, home, open_study, studies, versions
 from sparsestudy.scheduling.progress import Progress
-from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.specfile import dump_yaml, read
 from sparsestudy.study import StudySpec
-from sparsestudy.tracking.ledger import Lease, Ledger
 from sparsestudy.tracking.mlflow_tracker import QUIET, Tracker, default_uri
-from sparsestudy.trial import Measurement, Trial, TrialState
+from sparsestudy.trial import Trial, TrialState
 from sparsestudy.values import DOMAIN_SCHEMA
 from sparsestudy.words import called
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -116,108 +110,13 @@ def run(
     """
     planned = plan(source, overrides)
     started = time.monotonic()
-    with claim(planned.spec, new=new) as study, _leased(study) as lease:
-        launch = _train(study, planned, lease, watch)
+    with claim(planned.spec, new=new) as study, leased(study) as lease:
+        launch = train(study, planned, lease, watch)
         outcome = _conclude(study, source, planned, launch.interrupted, launch.delivered, time.monotonic() - started)
         if launch.delivered:
             _attach_outcome(launch.tracker, outcome, complete=not launch.interrupted)
         _fail_if_all_failed(outcome)
         return outcome
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Launch:
-    """How a launch ended: whether it was interrupted, and whether MLflow has got everything."""
-
-    tracker: Tracker
-    interrupted: bool
-    delivered: bool
-
-
-@contextlib.contextmanager
-def _leased(study: Study) -> Iterator[Lease]:
-    lease = study.ledger.lease(study.record)
-    try:
-        yield lease
-    finally:
-        # Somebody took the study over, and it is theirs; or the disk is full, which has been said already.
-        with contextlib.suppress(ConflictError, TrackingError):
-            lease.release()
-
-
-def _train(study: Study, planned: Plan, lease: Lease, watch: Callable[[Progress], None] | None) -> _Launch:
-    """Run the trials that the study still lacks, and bring them to MLflow."""
-    # Imported late: Ray takes a second, and `validate` or `list` need not wait for it.
-    from sparsestudy.scheduling import tune
-
-    study.ledger.update_spec(lease, planned.spec)
-    progress = _progress(study, planned)
-    search = StudySearch(planned.spec, planned.space, planned.configure, lease)
-    interrupted = False
-    tracker = _tracker(study, planned.spec)
-    tracker.start()
-    try:
-        if not search.exhausted:
-            with tune.cluster(os.environ.get("RAY_ADDRESS")):
-                show = partial(watch, progress) if watch else None
-                interrupted = not tune.execute(search, lease, progress, study.folder, show)
-    finally:
-        progress.phase = "writing the outcome"
-        if watch:
-            watch(progress)
-        delivered = tracker.close()
-    return _Launch(tracker=tracker, interrupted=interrupted, delivered=delivered)
-
-
-def _progress(study: Study, planned: Plan) -> Progress:
-    spec = planned.spec
-    progress = Progress(
-        study=study.name,
-        total=planned.trials,
-        epochs=spec.training.epochs,
-        objective=spec.search.objectives[0],
-    )
-    for trial in study.trials():
-        if trial.state.finished:
-            progress.on_recorded(trial)
-    return progress
-
-
-def _tracker(study: Study, spec: StudySpec) -> Tracker:
-    from sparsestudy.analysis import table
-    from sparsestudy.analysis.heatmap import heatmap_png
-
-    def artifacts(trial: Trial, trajectory: list[Measurement]) -> dict[str, bytes]:
-        if not trajectory:
-            return {}
-        main = trial.config.measures.main
-        pictured = spec.measures.snapshots == "all" and trial.state is TrialState.COMPLETE
-        heatmap = heatmap_png(trajectory, main, title=_title(study.name, trial), task=trial.config.task)
-        return {
-            "trajectory.parquet": _parquet(table.trajectory_table(trajectory)),
-            "sparsity.png": heatmap,
-            **(_pictures(study.name, study.folder, trial) if pictured else {}),
-        }
-
-    return Tracker(Ledger.in_folder(study.folder), study.record, study.folder, artifacts)
-
-
-def _title(study: str, trial: Trial) -> str:
-    return f"{study} · trial {trial.number} · {trial.config.arm}"
-
-
-def _pictures(study: str, folder: Path, trial: Trial) -> dict[str, bytes]:
-    """Pictures of the inside of a trial's network by file name; none if there is no snapshot that can be read."""
-    from sparsestudy.analysis.inside.pictures import pictures
-
-    found = snapshot.read(folder, trial.number)
-    return {} if found is None else pictures(found, title=_title(study, trial))
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, engine="pyarrow", index=False)
-    return buffer.getvalue()
 
 
 def _conclude(study: Study, source: Path, planned: Plan, interrupted: bool, delivered: bool, seconds: float) -> Outcome:
@@ -270,15 +169,15 @@ def _attach_outcome(tracker: Tracker, outcome: Outcome, *, complete: bool) -> No
         metrics |= {o.metric: value for o, value in objectives}
     tracker.finish(files, metrics=metrics, complete=complete)
     if complete and outcome.spec.measures.snapshots == "best":
-        _attach_pictures(tracker, outcome)
+        _attachpictures_of(tracker, outcome)
 
 
-def _attach_pictures(tracker: Tracker, outcome: Outcome) -> None:
+def _attachpictures_of(tracker: Tracker, outcome: Outcome) -> None:
     from sparsestudy.analysis import table
 
     for trial in table.best_by_arm(outcome.spec, outcome.trials).values():
         try:
-            tracker.attach(str(trial.run_id), _pictures(outcome.study, outcome.folder, trial))
+            tracker.attach(str(trial.run_id), pictures_of(outcome.study, outcome.folder, trial))
         except Exception as error:
             # MLflow has gone since the last delivery. The study is done, and the page has its pictures.
             logger.warning("the pictures of trial %d did not reach MLflow: %s", trial.number, error)
