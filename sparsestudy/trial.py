@@ -245,6 +245,8 @@ def trial_label(config: TrialConfig) -> str:
         targets = method.get("targets") or {}
         parts += [f"{short} τ{targets[layer]:.2g}" for layer, short in short_names(targets).items()]
     parts += [f"{k.rpartition('.')[2]} {_brief(v)}" for k, v in config.parameters.items() if "." in k and "/" not in k]
+    own = {k: v for k, v in config.parameters.items() if "/" in k and not {"strength", "targets"} & {*k.split("/")}}
+    parts += [f"{k.rpartition('/')[2]} {_brief(v)}" for k, v in own.items()]
     return "·".join(parts)
 
 

@@ -43,6 +43,10 @@ ABSENT = "–"
 Trajectories = Mapping[int, Sequence[Measurement]]
 
 
+COMPARED = 6
+"""With more arms only the best of them, and the control, are compared in words."""
+
+
 def summary(spec: StudySpec, trials: Sequence[Trial]) -> str:
     """What the study says so far, the answer first, one plain sentence or two a line.
 
@@ -87,19 +91,26 @@ def _comparison(spec: StudySpec, best: Mapping[str, Trial], trials: Sequence[Tri
     (_, winner), *others = best.items()
     metric = called(spec.search.objectives[0].metric, task_of(trials))
     lines = []
-    for arm, trial in others:
+    told = others[:COMPARED] + [(arm, trial) for arm, trial in others[COMPARED:] if _is_control(spec, arm)]
+    for arm, trial in told:
         values = _values(trials, arm)
         lines.append(
             f"Against arm {arm}: {_ahead(metric, winner, _first(trial))} its best trial"
             f" ({_value(metric, _first(trial))}), {_ahead(metric, winner, _median(values))} its median"
             f" ({_value(metric, _median(values))} over {_count(len(values), 'complete trial')})."
         )
+    if len(others) > len(told):
+        lines.append(f"The best trial of each of {len(others) - len(told)} further arms is worse; the page lists them.")
     missing = [arm.name for arm in spec.regularizers if arm.name not in best]
     if missing:
         lines.append(f"No complete trial of {', '.join(missing)}, so nothing can be said of {_it(missing)}.")
     if not others:
         lines.append("Only one arm has complete trials, so arms cannot be compared.")
     return lines
+
+
+def _is_control(spec: StudySpec, arm: str) -> bool:
+    return any(a.name == arm and [m.method for m in a.methods] == ["none"] for a in spec.regularizers)
 
 
 def _ahead(metric: str, winner: Trial, value: float) -> str:

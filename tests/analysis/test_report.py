@@ -400,3 +400,15 @@ def test_requested_target_reads_exact_names_and_patterns():
     other = Trial(number=0, config=config, state=TrialState.COMPLETE)
     assert requested_target(other, "features.conv1.relu") == 0.25
     assert requested_target(other, "classifier.relu") == 0.75
+
+
+def test_summary_of_many_arms_compares_the_best_and_the_control():
+    arms = [{"name": f"d{i}", "method": "dropout", "strength": 0.1} for i in range(9)]
+    spec = make_spec(regularizers=[*arms, {"name": "none"}])
+    trials = [make_trial(spec, i, arm.name, 0.9 - 0.01 * i) for i, arm in enumerate(spec.regularizers)]
+    lines = summary(spec, trials).split("\n")
+    assert [line.split(":")[0] for line in lines[1:8]] == [
+        *(f"Against arm d{i}" for i in range(1, 7)),
+        "Against arm none",
+    ]
+    assert lines[8] == "The best trial of each of 2 further arms is worse; the page lists them."
