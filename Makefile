@@ -4,7 +4,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 STUDY ?= studies/quickstart.yaml
 
-.PHONY: study test check bench ui clean lock
+.PHONY: study test check bench bench-gpu ui clean lock
 
 study: .venv/ready
 	$(BIN)/sparsestudy run $(STUDY)
@@ -21,6 +21,10 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m tests.benchmarks.throughput
+	$(BIN)/python -m tests.benchmarks.cost
+
+bench-gpu: .venv/ready
+	$(BIN)/python -m tests.benchmarks.cost --device cuda
 
 ui: .venv/ready
 	$(BIN)/sparsestudy ui $(basename $(notdir $(STUDY)))

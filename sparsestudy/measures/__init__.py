@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from sparsestudy._registry import lookup, modules
+from sparsestudy.measures._activity import Activity
 from sparsestudy.measures._statistic import (
     LayerStatistic,
     NetworkStatistic,
@@ -36,6 +37,7 @@ from sparsestudy.measures._statistic import (
 )
 
 __all__ = [
+    "Activity",
     "LayerStatistic",
     "NetworkStatistic",
     "OutputStatistic",

@@ -8,6 +8,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from sparsestudy.measures._activity import Activity
 from sparsestudy.study import TaskName
 
 Sums: TypeAlias = dict[str, Tensor]
@@ -30,8 +31,11 @@ class LayerStatistic(Statistic):
     """
 
     @abstractmethod
-    def update(self, activations: Tensor) -> Sums:
-        """Sums over one batch, in float32 or better whatever the input's precision; no device synchronisation."""
+    def update(self, activations: Tensor | Activity) -> Sums:
+        """Sums over one batch, in float32 or better whatever the input's precision; no device synchronisation.
+
+        Several statistics of the same activations share their work if they are given one `Activity`.
+        """
 
     @abstractmethod
     def compute(self, sums: Sums) -> dict[str, Tensor]:
@@ -80,15 +84,6 @@ class NetworkStatistic(Statistic):
             labels: Classes ``[B]``, or numbers to predict.
             seed: What randomness it needs is drawn from this alone, so that epochs of a trial see the same draws.
         """
-
-
-def as_maps(activations: Tensor) -> Tensor:
-    """View activations as ``[B, C, S]`` with S spatial positions (1 for a dense layer), in float32 or better.
-
-    Half precision is widened before anything is summed: sums of thousands of bfloat16 values lose their last digits.
-    """
-    wide = activations if activations.dtype == torch.float64 else activations.float()
-    return wide.reshape(wide.shape[0], wide.shape[1], -1)
 
 
 def as_rows(weight: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, eigenvalues, mean_of
+from sparsestudy.measures._activity import Activity
+from sparsestudy.measures._statistic import LayerStatistic, Sums, eigenvalues, mean_of
 
 MERGED = 0.99
 
@@ -50,10 +51,9 @@ class BasisCollapse(LayerStatistic):
 
     outputs: ClassVar[tuple[str, ...]] = ("basis_collapse", "basis_merged", "basis_rank", "basis_condition")
 
-    def update(self, activations: Tensor) -> Sums:
+    def update(self, activations: Tensor | Activity) -> Sums:
         """See `LayerStatistic.update`; in float64, because nearly equal columns differ in the last digits."""
-        samples = as_maps(activations).double().transpose(0, 1).flatten(1)
-        return {"second": samples @ samples.T}
+        return {"second": Activity.of(activations).moments[1]}
 
     def compute(self, sums: Sums) -> dict[str, Tensor]:
         """See `LayerStatistic.compute`."""

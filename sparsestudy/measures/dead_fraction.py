@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps
+from sparsestudy.measures._activity import Activity, as_maps
+from sparsestudy.measures._statistic import LayerStatistic, Sums
 
 
 def dead_fraction(activations: Tensor) -> Tensor:
     """Share of channels without a single non-zero activation in ``[B, C, *spatial]``, a 0-d tensor.
 
     Example:
+        >>> import torch
         >>> dead_fraction(torch.tensor([[0.0, 2.0], [0.0, 0.0]])).item()
         0.5
     """
@@ -29,9 +30,9 @@ class DeadFraction(LayerStatistic):
 
     outputs: ClassVar[tuple[str, ...]] = ("dead_fraction",)
 
-    def update(self, activations: Tensor) -> Sums:
+    def update(self, activations: Tensor | Activity) -> Sums:
         """See `LayerStatistic.update`."""
-        return {"active": (as_maps(activations) != 0).sum((0, 2), dtype=torch.float64)}
+        return {"active": Activity.of(activations).active}
 
     def compute(self, sums: Sums) -> dict[str, Tensor]:
         """See `LayerStatistic.compute`."""

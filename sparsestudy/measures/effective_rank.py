@@ -17,7 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, eigenvalues
+from sparsestudy.measures._activity import Activity, by_parts
+from sparsestudy.measures._statistic import LayerStatistic, Sums, eigenvalues
 
 
 def ranks(eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,9 +40,13 @@ class EffectiveRank(LayerStatistic):
 
     outputs: ClassVar[tuple[str, ...]] = ("effective_rank", "participation_ratio")
 
-    def update(self, activations: Tensor) -> Sums:
+    def update(self, activations: Tensor | Activity) -> Sums:
         """See `LayerStatistic.update`; in float64, because centring happens at the end."""
-        responses = as_maps(activations).double().mean(2)
+        maps = Activity.of(activations).maps
+        # The sum is taken in single precision, eight times faster, of what differs from a value nearby.
+        nearby = maps[:1].mean(2, keepdim=True)
+        (above,) = by_parts(lambda part: ((part - nearby).sum(2),), maps)
+        responses = above.double() / maps.shape[2] + nearby.squeeze(2).double()
         return {
             "images": torch.full((), len(responses), dtype=responses.dtype, device=responses.device),
             "first": responses.sum(0),

@@ -15,7 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, mean_of
+from sparsestudy.measures._activity import Activity
+from sparsestudy.measures._statistic import LayerStatistic, Sums, mean_of
 
 
 def correlation(sums: Sums) -> tuple[Tensor, Tensor]:
@@ -38,14 +39,12 @@ class FilterCorrelation(LayerStatistic):
 
     outputs: ClassVar[tuple[str, ...]] = ("filter_correlation",)
 
-    def update(self, activations: Tensor) -> Sums:
+    def update(self, activations: Tensor | Activity) -> Sums:
         """See `LayerStatistic.update`; second moments in float64, because a small variance is a small difference."""
-        samples = as_maps(activations).double().transpose(0, 1).flatten(1)
-        return {
-            "count": torch.full((), samples.shape[1], dtype=samples.dtype, device=samples.device),
-            "first": samples.sum(1),
-            "second": samples @ samples.T,
-        }
+        activity = Activity.of(activations)
+        samples = activity.maps.shape[0] * activity.maps.shape[2]
+        first, second = activity.moments
+        return {"count": torch.full_like(first[0], samples), "first": first, "second": second}
 
     def compute(self, sums: Sums) -> dict[str, Tensor]:
         """See `LayerStatistic.compute`."""

@@ -14,7 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, live_sum, mean_of
+from sparsestudy.measures._activity import Activity, by_parts, sort_
+from sparsestudy.measures._statistic import LayerStatistic, Sums, live_sum, mean_of
 
 
 def gini(units: Tensor) -> Tensor:
@@ -25,7 +26,7 @@ def gini(units: Tensor) -> Tensor:
         [0.25, 0.75]
     """
     n = units.shape[1]
-    ascending = units.abs().sort(1).values
+    ascending = sort_(units.abs())
     weights = (n - torch.arange(1, n + 1, device=units.device, dtype=units.dtype) + 0.5) / n
     return 1 - 2 * (ascending * weights).sum(1) / ascending.sum(1)
 
@@ -35,9 +36,9 @@ class Gini(LayerStatistic):
 
     outputs: ClassVar[tuple[str, ...]] = ("gini",)
 
-    def update(self, activations: Tensor) -> Sums:
+    def update(self, activations: Tensor | Activity) -> Sums:
         """See `LayerStatistic.update`."""
-        return live_sum(gini(as_maps(activations).flatten(1)))
+        return live_sum(*by_parts(lambda units: (gini(units),), Activity.of(activations).units))
 
     def compute(self, sums: Sums) -> dict[str, Tensor]:
         """See `LayerStatistic.compute`."""

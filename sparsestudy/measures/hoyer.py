@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, live_sum, mean_of
+from sparsestudy.measures._activity import Activity
+from sparsestudy.measures._statistic import LayerStatistic, Sums, live_sum, mean_of
 
 
 def hoyer(units: Tensor) -> Tensor:
@@ -24,8 +25,12 @@ def hoyer(units: Tensor) -> Tensor:
         >>> [round(v, 6) for v in hoyer(torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 5.0, 0.0]])).tolist()]
         [0.585786, 1.0]
     """
-    root = units.shape[1] ** 0.5
-    sparsity: Tensor = (root - units.abs().sum(1) / units.square().sum(1).sqrt()) / (root - 1)
+    return _sparsity(units.abs().sum(1), units.square().sum(1), units.shape[1])
+
+
+def _sparsity(total: Tensor, squares: Tensor, n: int) -> Tensor:
+    root = n**0.5
+    sparsity: Tensor = (root - total / squares.sqrt()) / (root - 1)
     return sparsity
 
 
@@ -34,9 +39,10 @@ class Hoyer(LayerStatistic):
 
     outputs: ClassVar[tuple[str, ...]] = ("hoyer",)
 
-    def update(self, activations: Tensor) -> Sums:
+    def update(self, activations: Tensor | Activity) -> Sums:
         """See `LayerStatistic.update`."""
-        return live_sum(hoyer(as_maps(activations).flatten(1)))
+        activity = Activity.of(activations)
+        return live_sum(_sparsity(activity.mass.sum(1), activity.squares, activity.maps[0].numel()))
 
     def compute(self, sums: Sums) -> dict[str, Tensor]:
         """See `LayerStatistic.compute`."""

@@ -15,7 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, live_sum, mean_of
+from sparsestudy.measures._activity import Activity, by_parts
+from sparsestudy.measures._statistic import LayerStatistic, Sums, live_sum, mean_of
 
 
 def kurtosis(units: Tensor) -> Tensor:
@@ -26,8 +27,8 @@ def kurtosis(units: Tensor) -> Tensor:
         [0.5]
     """
     # Scaled first: the fourth power of 1e10 is beyond single precision.
-    scaled = units / units.abs().amax(1, keepdim=True)
-    return scaled.pow(4).sum(1) / scaled.square().sum(1).square()
+    second, fourth = _powers(units / _peak(units))
+    return fourth / second.square()
 
 
 def excess_kurtosis(units: Tensor) -> Tensor:
@@ -38,11 +39,22 @@ def excess_kurtosis(units: Tensor) -> Tensor:
         -1.36
     """
     centred = units - units.mean(1, keepdim=True)
-    spread = centred.abs().amax(1, keepdim=True)
+    spread = _peak(centred)
     # What is left of equal numbers after rounding is no spread.
-    equal = spread <= 8 * torch.finfo(units.dtype).eps * units.abs().amax(1, keepdim=True)
-    scaled = centred / torch.where(equal, torch.nan, spread)
-    return scaled.pow(4).mean(1) / scaled.square().mean(1).square() - 3
+    equal = spread <= 8 * torch.finfo(units.dtype).eps * _peak(units)
+    second, fourth = _powers(centred / torch.where(equal, torch.nan, spread))
+    return units.shape[1] * fourth / second.square() - 3
+
+
+def _peak(units: Tensor) -> Tensor:
+    """Largest magnitude of each row, ``[B, 1]``, without a copy of the magnitudes."""
+    return torch.maximum(units.amax(1, keepdim=True), -units.amin(1, keepdim=True))
+
+
+def _powers(scaled: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the second and of the fourth powers of each row."""
+    squares = scaled.square()
+    return squares.sum(1), squares.square().sum(1)
 
 
 class Kurtosis(LayerStatistic):
@@ -50,11 +62,12 @@ class Kurtosis(LayerStatistic):
 
     outputs: ClassVar[tuple[str, ...]] = ("kurtosis", "kurtosis_excess")
 
-    def update(self, activations: Tensor) -> Sums:
+    def update(self, activations: Tensor | Activity) -> Sums:
         """See `LayerStatistic.update`."""
-        units = as_maps(activations).flatten(1)
-        excess = live_sum(excess_kurtosis(units))
-        return {**live_sum(kurtosis(units)), "excess": excess["total"], "excess_live": excess["live"]}
+        units = Activity.of(activations).units
+        plain, excess = by_parts(lambda part: (kurtosis(part), excess_kurtosis(part)), units)
+        found = live_sum(excess)
+        return {**live_sum(plain), "excess": found["total"], "excess_live": found["live"]}
 
     def compute(self, sums: Sums) -> dict[str, Tensor]:
         """See `LayerStatistic.compute`."""

@@ -29,12 +29,14 @@ textbook (Hill number of order 1).
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeAlias
+from functools import partial
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, mean_of
+from sparsestudy.measures._activity import Activity, as_maps, by_parts, log_, parts, widened
+from sparsestudy.measures._statistic import LayerStatistic, Sums, mean_of
 
 Axis: TypeAlias = Literal["layer", "inter", "intra", "image"]
 Normalise: TypeAlias = Literal["ratio", "affine"]
@@ -65,20 +67,83 @@ def perplexity_sparsity(
         >>> round(sparsity.item(), 6), live.item()
         (0.5, True)
     """
-    maps = as_maps(activations).abs()
-    values = maps.sum(2) if axis in ("inter", "image") else maps
-    dims: tuple[int, ...] = {"layer": (1, 2), "inter": (1,), "intra": (2,), "image": (0,)}[axis]
-    n = 1
-    for dim in dims:
-        n *= values.shape[dim]
+    values, kept = activations, 2 if axis == "intra" else 1
+    if axis in ("inter", "image"):
+        mass = as_maps(activations).abs().sum(2)
+        values = mass if axis == "inter" else mass.T
+    n = values.shape[kept:].numel()
     if n < 2:
         raise ValueError(
             f"perplexity along axis {axis!r} needs vectors of at least 2 entries, got shape {[*values.shape]}"
         )
-    # The double "where" keeps the gradient finite: log never sees a zero, not even in the branch that is thrown away.
-    positive = values > 0
-    logs = torch.where(positive, values, 1).log()
-    return _sparsity(values.sum(dims), (values * logs).sum(dims), n, normalise)
+    total, total_xlogx = _Totals.apply(values, kept)
+    _in_turn(total.grad_fn, activations.grad_fn)
+    return _sparsity(total, total_xlogx, n, normalise)
+
+
+class _Totals(torch.autograd.Function):
+    """``sum |a|`` and ``sum |a| log |a|`` over all but the first dimensions, in float32 or better.
+
+    With gradients g and g' of the two, that of an entry is ``sign(a) (g + g' (1 + log |a|))``, and 0 at 0. Autograd
+    would keep four tensors of the size of the activations; this keeps the activations alone, which the network keeps
+    anyway, and takes their logarithm twice.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+        total, total_xlogx = by_parts(partial(_totals, kept=kept), values)
+        return total, total_xlogx
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, g_xlogx: Tensor) -> tuple[Tensor | None, None]:
+        (values,) = ctx.saved_tensors
+        per_vector = (*g.shape, *[1] * (values.dim() - g.dim()))
+        offset, slope = (each.reshape(per_vector) for each in (g + g_xlogx, g_xlogx))
+        cut = parts(values)
+        if len(cut) == 1:
+            return _gradient(values, offset, slope), None
+        done, gradient = 0, None
+        for part in cut:
+            these = slice(done, done + len(part))
+            found = _gradient(part, offset[these], slope[these])
+            # Made by a part, so that torch.func takes both for the same kind; written into, because cat would read all
+            # parts again when they have left the cache.
+            gradient = found.new_empty(values.shape) if gradient is None else gradient
+            gradient[these] = found
+            done += len(part)
+        return gradient, None
+
+
+def _in_turn(node: Any, origin: Any) -> None:
+    """Have autograd compute the gradient of the activations when it arrives there.
+
+    It takes the youngest operation first, which is that of a penalty: the gradients for all layers would lie in memory
+    until the backward pass comes by. The number that says how young an operation is has no documented setter; without
+    one, nothing but memory is lost.
+    """
+    if hasattr(node, "_set_sequence_nr") and hasattr(origin, "_sequence_nr"):
+        node._set_sequence_nr(origin._sequence_nr())
+
+
+def _totals(values: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    magnitudes = widened(values).abs().flatten(kept)
+    return magnitudes.sum(-1), _logs(magnitudes).mul_(magnitudes).sum(-1)
+
+
+def _gradient(values: Tensor, offset: Tensor, slope: Tensor) -> Tensor:
+    wide = widened(values)
+    return (torch.addcmul(offset, _logs(wide.abs()), slope) * wide.sign()).to(values.dtype)
+
+
+def _logs(magnitudes: Tensor) -> Tensor:
+    """Logarithms, that of zero as that of the smallest normal number: finite, and all the same if it counts for 0."""
+    return log_(magnitudes.clamp(min=torch.finfo(magnitudes.dtype).tiny))
 
 
 def _sparsity(total: Tensor, total_xlogx: Tensor, n: int | Tensor, normalise: Normalise) -> tuple[Tensor, Tensor]:
@@ -106,11 +171,12 @@ class Perplexity(LayerStatistic):
         "perplexity_silent",
     )
 
-    def update(self, activations: Tensor) -> Sums:
+    def update(self, activations: Tensor | Activity) -> Sums:
         """See `LayerStatistic.update`."""
-        maps = as_maps(activations).abs()
+        activity = Activity.of(activations)
+        maps = activity.maps
         batch, channels, spatial = maps.shape
-        mass, mass_xlogx = maps.sum(2), torch.xlogy(maps, maps).sum(2)  # [B, C]
+        mass, mass_xlogx = by_parts(partial(_totals, kept=2), maps)  # [B, C]
         filter_xlogx = torch.xlogy(mass, mass)
         image_mass = mass.sum(1)
         layer, live = _sparsity(image_mass, mass_xlogx.sum(1), channels * spatial, "ratio")

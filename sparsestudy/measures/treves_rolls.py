@@ -15,7 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, live_sum, mean_of
+from sparsestudy.measures._activity import Activity
+from sparsestudy.measures._statistic import LayerStatistic, Sums, live_sum, mean_of
 
 
 def treves_rolls(units: Tensor) -> Tensor:
@@ -38,13 +39,13 @@ class TrevesRolls(LayerStatistic):
 
     outputs: ClassVar[tuple[str, ...]] = ("treves_rolls", "treves_rolls_lifetime")
 
-    def update(self, activations: Tensor) -> Sums:
+    def update(self, activations: Tensor | Activity) -> Sums:
         """See `LayerStatistic.update`."""
-        maps = as_maps(activations).abs()
-        mass = maps.sum(2)
+        activity = Activity.of(activations)
+        mass = activity.mass
         return {
-            **live_sum(treves_rolls(maps.flatten(1))),
-            "images": torch.full((), len(maps), dtype=maps.dtype, device=maps.device),
+            **live_sum(_sparsity(mass.sum(1), activity.squares, activity.maps[0].numel())),
+            "images": torch.full((), len(mass), dtype=mass.dtype, device=mass.device),
             "mass": mass.sum(0),
             "mass_squares": mass.square().sum(0),
         }

@@ -11,7 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsestudy.measures._statistic import LayerStatistic, Sums, as_maps, mean_of
+from sparsestudy.measures._activity import Activity
+from sparsestudy.measures._statistic import LayerStatistic, Sums, mean_of
 
 
 def zero_fraction(activations: Tensor) -> Tensor:
@@ -29,12 +30,11 @@ class ZeroFraction(LayerStatistic):
 
     outputs: ClassVar[tuple[str, ...]] = ("zero_fraction",)
 
-    def update(self, activations: Tensor) -> Sums:
+    def update(self, activations: Tensor | Activity) -> Sums:
         """See `LayerStatistic.update`."""
-        maps = as_maps(activations)
-        # Counts are kept in float64: float32 stops counting at 2**24.
-        zeros = (maps == 0).sum(dtype=torch.float64)
-        return {"zeros": zeros, "count": torch.full_like(zeros, maps.numel())}
+        activity = Activity.of(activations)
+        count = torch.full((), activity.maps.numel(), dtype=torch.float64, device=activity.maps.device)
+        return {"zeros": count - activity.active.sum(), "count": count}
 
     def compute(self, sums: Sums) -> dict[str, Tensor]:
         """See `LayerStatistic.compute`."""

@@ -5,15 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsestudy.measures._activity import widened
 
-def widened(tensor: Tensor) -> Tensor:
-    """The tensor in float32 or better: half precision loses too much in sums and differences.
-
-    Example:
-        >>> widened(torch.zeros(1, dtype=torch.bfloat16)).dtype, widened(torch.zeros(1, dtype=torch.float64)).dtype
-        (torch.float32, torch.float64)
-    """
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+__all__ = ["lengths", "widened"]
 
 
 def lengths(rows: Tensor) -> Tensor:

@@ -114,6 +114,10 @@ class Updater:
         found = [method.penalty(step) for method, step in zip(self._methods, steps, strict=True)]
         penalties = [penalty for penalty in found if penalty is not None]
         penalty = torch.stack(penalties).sum() if penalties else None
+        # The backward pass frees the activations of a layer when it has done with them, unless they are held here.
+        activations.clear()
+        features.clear()
+        del shown, steps, found, penalties
         self._optimizer.zero_grad()
         (loss if penalty is None else loss + penalty).backward()
         return None if penalty is None else penalty.detach()

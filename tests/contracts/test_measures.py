@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsestudy import measures
 from sparsestudy.errors import NotFoundError
-from sparsestudy.measures import LayerStatistic, NetworkStatistic, OutputStatistic, WeightStatistic
+from sparsestudy.measures import LayerStatistic, NetworkStatistic, OutputStatistic, WeightStatistic, _activity
 
 from .checks import DTYPES, NoCopyOffTheDevice, assert_same, named
 from .inputs import AWKWARD, noise
@@ -54,6 +54,32 @@ def test_merged_parts_equal_the_whole(name: str, case: tuple[Tensor, list[Tensor
     # Each sum of float32 terms is off by less than the number of terms times 6e-8.
     singles = [part.float() for part in parts]
     assert_same(values(name, *singles), values(name, whole.float()), rtol=1e-4, atol=1e-5)
+
+
+@every_input
+@pytest.mark.parametrize("size", [1, 20, 10**6], ids="parts of {} entries".format)
+def test_statistics_that_share_their_work_find_what_each_finds_alone(
+    activations: Tensor, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statistics = {name: measures.get(name) for name in named(LayerStatistic)}
+    alone = {name: values(name, activations) for name in statistics}
+    monkeypatch.setattr(_activity, "_PART", size)
+    activity = measures.Activity.of(activations)
+    for name, statistic in statistics.items():
+        found = statistic.compute(statistic.update(activity))
+        assert_same(found, alone[name], rtol=1e-9, atol=1e-12)
+
+
+@every_statistic
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_number_of_threads_does_not_matter(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    # With one or two, numpy sorts and takes the logarithms.
+    activations = noise(6, 5, 4, 4).to(dtype)
+    found = []
+    for threads in (1, 64):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(values(name, activations))
+    assert_same(found[1], found[0], rtol={torch.float64: 1e-12, torch.float32: 1e-6}[dtype], atol=0)
 
 
 @every_statistic

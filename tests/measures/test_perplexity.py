@@ -6,6 +6,7 @@ scipy here.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
+from sparsestudy.measures import _activity, perplexity
 from sparsestudy.measures.perplexity import Axis, Perplexity, perplexity_sparsity
 
 AXES = get_args(Axis)
@@ -210,6 +212,74 @@ def test_value_and_gradient_are_finite_at_extreme_magnitudes(scale: float) -> No
     assert value.item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.fixture(params=[1, 10**6], ids="parts of {}".format)
+def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_activity, "_PART", request.param)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_second_derivatives(axis: Axis, parts: None) -> None:
+    maps = (relu_noise(3, 2, 2, 2) + 0.1).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda a: sparsity(a, axis), maps)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_vmap_over_activations_equals_a_loop(axis: Axis, parts: None) -> None:
+    networks = relu_noise(3, 4, 2, 2, 2)
+
+    def gradient(maps: Tensor) -> Tensor:
+        maps = maps.detach().requires_grad_()
+        return torch.autograd.grad(sparsity(maps, axis).square().sum(), maps)[0]
+
+    found = torch.func.vmap(lambda a: sparsity(a, axis))(networks)
+    assert torch.equal(found, torch.stack([sparsity(maps, axis) for maps in networks]))
+    gradients = torch.func.vmap(torch.func.grad(lambda a: sparsity(a, axis).square().sum()))(networks)
+    expected = torch.stack([gradient(maps) for maps in networks])
+    torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=1e-12)
+    # One network, several strengths: only what comes back is different for each.
+    several = torch.func.vmap(lambda w: torch.func.grad(lambda a: w * sparsity(a, axis).square().sum())(networks[0]))
+    strengths = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    found = several(strengths)
+    torch.testing.assert_close(found, torch.stack([0.5 * expected[0], 2 * expected[0]]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_value_and_gradient_do_not_depend_on_the_parts(axis: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for size in (1, 20, 10**6):  # of a tensor of 96 entries
+        monkeypatch.setattr(_activity, "_PART", size)
+        maps = relu_noise(6, 4, 2, 2).requires_grad_()
+        value = sparsity(maps, axis)
+        found.append((value, torch.autograd.grad(value.square().sum(), maps)[0]))
+    for value, gradient in found[1:]:
+        torch.testing.assert_close((value, gradient), found[0], rtol=1e-12, atol=1e-15)
+
+
+def test_gradient_of_a_penalty_waits_for_the_backward_pass_to_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else those of all layers lie in memory at once.
+    order: list[object] = []
+    compute = perplexity._gradient
+    monkeypatch.setattr(perplexity, "_gradient", lambda v, *rest: (order.append(v.shape[1]), compute(v, *rest))[1])
+    widths = (3, 5, 7)
+    layers = [nn.Linear(before, after).double() for before, after in itertools.pairwise((2, *widths))]
+    activations = [relu_noise(4, 2)]
+    for layer in layers:
+        layer.weight.register_hook(lambda gradient: order.append("weight"))
+        activations.append(torch.sigmoid(layer(activations[-1])))
+    (activations[-1].sum() + sum(sparsity(a).mean() for a in activations[1:])).backward()
+    assert order == [7, "weight", 5, "weight", 3, "weight"]
+
+
+def test_half_precision_keeps_its_type() -> None:
+    maps = relu_noise(3, 4, 2, 2).bfloat16().requires_grad_()
+    value = sparsity(maps)
+    (gradient,) = torch.autograd.grad(value.sum(), maps)
+    assert (value.dtype, gradient.dtype) == (torch.float32, torch.bfloat16)
+    exact = maps.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(sparsity(exact).sum(), exact)
+    torch.testing.assert_close(gradient.double(), expected, rtol=2**-8, atol=0)  # eight bits
+
+
 def test_gradient_descent_makes_a_layer_dense() -> None:
     """An independent run of the same loop gave S 0.6285 -> 0.3405 (50 steps) -> 0.0084 (200), zeros 0.51 -> 0.005.
 
@@ -255,7 +325,7 @@ def test_vectors_of_one_entry_are_refused(axis: Axis, shape: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize(("axis", "output"), list(zip(AXES, Perplexity.outputs[:4], strict=True)))
-def test_statistic_equals_function(axis: Axis, output: str) -> None:
+def test_activity_equals_function(axis: Axis, output: str) -> None:
     maps = relu_noise(5, 4, 3, 3)
     maps[1] = 0  # a silent image
     maps[:, 2] = 0  # a dead filter
@@ -266,7 +336,7 @@ def test_statistic_equals_function(axis: Axis, output: str) -> None:
     assert found["perplexity_silent"].item() == pytest.approx(0.2)
 
 
-def test_statistic_of_tensor_fixture() -> None:
+def test_activity_of_tensor_fixture() -> None:
     statistic = Perplexity()
     found = statistic.compute(statistic.update(torch.tensor(FIXTURE, dtype=torch.float64)))
     expected = [FIXTURE_VALUES[axis][2] for axis in AXES] + [0.0]
@@ -281,7 +351,7 @@ def test_dense_layer_has_layer_and_image_axes_only() -> None:
     assert found["perplexity"].item() == pytest.approx(sparsity(dense, "inter").mean().item(), rel=1e-12)
 
 
-def test_statistic_of_silent_layer_is_undefined() -> None:
+def test_activity_of_silent_layer_is_undefined() -> None:
     statistic = Perplexity()
     found = statistic.compute(statistic.update(torch.zeros(3, 2, 2, 2)))
     assert found.pop("perplexity_silent").item() == 1
