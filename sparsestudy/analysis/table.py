@@ -6,6 +6,7 @@ empty table concatenates with a full one and a parquet file has the same schema 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sparsestudy.space import ARM, Choice, Domain, leaves
 from sparsestudy.study import StudySpec
@@ -148,14 +151,27 @@ def _frame(rows: Sequence[Mapping[str, Any]], types: Mapping[str, Any]) -> pd.Da
     return pd.DataFrame(columns, columns=list(types))
 
 
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+def write_parquet(table: pd.DataFrame | Iterable[pd.DataFrame], path: Path) -> None:
     """Write a table so that `pandas.read_parquet` returns an equal one; an existing file is replaced.
+
+    Args:
+        table: The table, or at least one parcel of it; parcels have the same columns and types.
+        path: Where; folders are made.
 
     Raises:
         OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(path, engine="pyarrow", index=False)
+    if isinstance(table, pd.DataFrame):
+        table.to_parquet(path, engine="pyarrow", index=False)
+        return
+    parcels = (pa.Table.from_pandas(parcel, preserve_index=False) for parcel in table)
+    first = next(parcels)
+    texts = [field.name for field in first.schema if not pa.types.is_floating(field.type)]
+    # Numbers hardly repeat: looking for repetitions takes as long as all the rest.
+    with pq.ParquetWriter(path, first.schema, use_dictionary=texts) as writer:
+        for parcel in itertools.chain([first], parcels):
+            writer.write_table(parcel)
 
 
 def ranking(spec: StudySpec, trials: Sequence[Trial]) -> list[Trial]:

@@ -16,12 +16,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, select, update
+from sqlalchemy import Connection, Engine, Text, cast, create_engine, event, func, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from sparsestudy.errors import ConflictError, NotFoundError, TrackingError, listing, suggest
 from sparsestudy.study import StudySpec
-from sparsestudy.tracking.tables import ATTEMPTS, MEASUREMENTS, METADATA, SCHEMA, SCHEMA_VERSION, STUDIES, TRIALS
+from sparsestudy.tracking.packing import Places, pack, places_of, shape_of, unpack
+from sparsestudy.tracking.tables import (
+    ATTEMPTS,
+    MEASUREMENTS,
+    METADATA,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SHAPES,
+    STUDIES,
+    TRIALS,
+)
 from sparsestudy.trial import Failure, Measurement, Trial, TrialConfig, TrialState
 
 LEASE_SECONDS = 60.0
@@ -69,6 +79,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self.url = url
         self._engine = _engine(url)
+        self._shapes: dict[int, dict[str, Places]] = {}
         try:
             METADATA.create_all(self._engine)
             with self._engine.begin() as connection:
@@ -77,10 +88,10 @@ class Ledger:
                     connection.execute(SCHEMA.insert().values(version=SCHEMA_VERSION))
         except DatabaseError as error:
             raise TrackingError(f"the ledger {url} cannot be opened: {error.orig}") from error
-        if version is not None and version != SCHEMA_VERSION:
+        if version is not None and not 1 <= version <= SCHEMA_VERSION:
             raise TrackingError(
-                f"the ledger {url} has schema version {version}, this sparsestudy reads version {SCHEMA_VERSION}; "
-                f"use the version of sparsestudy that wrote it"
+                f"the ledger {url} has schema version {version}, this sparsestudy reads versions 1 to "
+                f"{SCHEMA_VERSION}; use the version of sparsestudy that wrote it"
             )
 
     @classmethod
@@ -214,15 +225,17 @@ class Ledger:
             fresh = [m for m in measurements if last is None or m.epoch > last]
             if not fresh:
                 return
+            packed = [pack(m.to_dict()) for m in fresh]
+            self._keep_shapes(connection, lease.study_id, dict(shape for _, shape in packed if shape))
             rows = [
                 {
                     "trial_id": trial["id"],
                     "epoch": m.epoch,
                     "attempt": attempt,
                     "timestamp": m.timestamp,
-                    "data": m.to_dict(),
+                    "data": data,
                 }
-                for m in fresh
+                for m, (data, _) in zip(fresh, packed, strict=True)
             ]
             connection.execute(MEASUREMENTS.insert(), rows)
             connection.execute(update(TRIALS).where(TRIALS.c.id == trial["id"]).values(epochs=fresh[-1].epoch + 1))
@@ -307,7 +320,36 @@ class Ledger:
             rows = connection.execute(
                 select(MEASUREMENTS.c.data).where(MEASUREMENTS.c.trial_id == trial["id"]).order_by(MEASUREMENTS.c.epoch)
             ).scalars()
-            return [Measurement.from_dict(data) for data in rows]
+            return self._measurements(connection, study_id, rows.all())
+
+    def trial_texts(self, study_id: int) -> list[dict[str, Any]]:
+        """All trials by number as the database has them: ``config`` and ``failure`` are JSON that nobody has parsed."""
+        columns = (TRIALS.c[name] for name in ("id", "number", "state", "epochs", "started", "finished"))
+        texts = (cast(TRIALS.c[name], Text).label(name) for name in ("config", "failure"))
+        query = select(*columns, *texts).where(TRIALS.c.study_id == study_id).order_by(TRIALS.c.number)
+        with self._read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def shapes(self, study_id: int) -> dict[str, Places]:
+        """Names of the numbers in a study's packed measurements, by the identifier of their shape."""
+        with self._read() as connection:
+            return self._stored_shapes(connection, study_id)
+
+    def measurement_texts(self, study_id: int) -> Iterator[tuple[int, int, str]]:
+        """Trial key, epoch and JSON of every measurement, ordered by the first two; read as they are consumed.
+
+        The JSON is as it was written: `sparsestudy.tracking.packing` says how to read it.
+        """
+        ours = select(TRIALS.c.id).where(TRIALS.c.study_id == study_id)
+        query = (
+            select(MEASUREMENTS.c.trial_id, MEASUREMENTS.c.epoch, cast(MEASUREMENTS.c.data, Text))
+            .where(MEASUREMENTS.c.trial_id.in_(ours))
+            .order_by(MEASUREMENTS.c.trial_id, MEASUREMENTS.c.epoch)
+        )
+        with self._read() as connection:
+            rows = connection.execution_options(yield_per=500).execute(query)
+            for part in rows.partitions():
+                yield from ((row[0], row[1], row[2]) for row in part)
 
     # Delivery to MLflow
 
@@ -333,7 +375,7 @@ class Ledger:
                     .where(MEASUREMENTS.c.trial_id == row["id"], new)
                     .order_by(MEASUREMENTS.c.epoch)
                 ).scalars()
-                measurements = tuple(Measurement.from_dict(d) for d in data)
+                measurements = tuple(self._measurements(connection, study_id, data.all()))
                 closing = row["order"] is not None
                 found.append(Delivery(trial=_trial(dict(row)), measurements=measurements, closing=closing))
         return found
@@ -395,6 +437,28 @@ class Ledger:
                 f"the ledger {self.url} did not take a read or a write: {error.orig}; what it has recorded is safe: "
                 f"mend the cause and run the same command again"
             ) from error
+
+    def _measurements(self, connection: Connection, study_id: int, rows: Sequence[Any]) -> list[Measurement]:
+        known = self._shapes.setdefault(study_id, {})
+        if any(shape not in known for data in rows if (shape := shape_of(data["statistics"]))):
+            known |= self._stored_shapes(connection, study_id)
+        return [Measurement.from_dict(unpack(data, known)) for data in rows]
+
+    def _keep_shapes(self, connection: Connection, study_id: int, shapes: Mapping[str, Places]) -> None:
+        known = self._shapes.setdefault(study_id, {})
+        if shapes.keys() <= known.keys():
+            return
+        # Only what is committed may count as known: this transaction may still be rolled back.
+        known |= self._stored_shapes(connection, study_id)
+        rows = [{"study_id": study_id, "id": key, "places": shapes[key]} for key in shapes.keys() - known.keys()]
+        if rows:
+            connection.execute(SHAPES.insert(), rows)
+            connection.execute(update(SCHEMA).values(version=SCHEMA_VERSION))
+
+    @staticmethod
+    def _stored_shapes(connection: Connection, study_id: int) -> dict[str, Places]:
+        query = select(SHAPES.c.id, SHAPES.c.places).where(SHAPES.c.study_id == study_id)
+        return {row.id: places_of(row.places) for row in connection.execute(query)}
 
     @staticmethod
     def _row(connection: Connection, study_id: int, number: int) -> Mapping[str, Any]:

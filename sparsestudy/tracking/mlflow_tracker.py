@@ -115,6 +115,37 @@ class Tracker:
                 (Path(folder) / name).write_bytes(content)
             self._client.log_artifacts(run_id, folder)
 
+    def register(self, number: int, name: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> int:
+        """Make the network of a trial the champion among the versions of a registered model.
+
+        To be called after `close`. The files go to the trial's run, below ``model``; the version points there.
+
+        Args:
+            number: The trial.
+            name: Of the registered model; made if there is none.
+            files: By name.
+            tags: Of the version.
+
+        Returns:
+            The number of the version, which bears the alias ``champion`` from now on.
+        """
+        from mlflow.exceptions import MlflowException
+
+        self._connect()
+        run_id = str(self._ledger.trial(self._record.id, number).run_id)
+        with tempfile.TemporaryDirectory(prefix="sparsestudy-") as folder:
+            for file, content in files.items():
+                (Path(folder) / file).write_bytes(content)
+            self._client.log_artifacts(run_id, folder, "model")
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = self._client.create_model_version(name, f"runs:/{run_id}/model", run_id, tags=dict(tags))
+        self._client.set_registered_model_alias(name, "champion", version.version)
+        return int(version.version)
+
     # The thread
 
     def _run(self) -> None:

@@ -17,7 +17,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 had no `SHAPES`; it becomes version 2 when the first packed measurement is written."""
 
 METADATA = MetaData()
 SCHEMA = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
@@ -74,3 +75,11 @@ MEASUREMENTS = Table(
     Column("data", JSON, nullable=False),
     Column("delivered", Boolean, nullable=False, default=False, index=True),
 )
+SHAPES = Table(
+    "shapes",
+    METADATA,
+    Column("study_id", ForeignKey("studies.id"), primary_key=True),
+    Column("id", String(16), primary_key=True),
+    Column("places", JSON, nullable=False),
+)
+"""Names of the numbers in packed measurements; see `sparsestudy.tracking.packing`."""

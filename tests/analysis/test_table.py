@@ -85,7 +85,7 @@ def test_trials_table_has_a_row_a_trial_with_values_and_types():
     ]  # fmt: skip
     table = trials_table(make_spec(), trials)
     assert table["number"].tolist() == [4, 1, 2]
-    assert table["label"].tolist() == ["none", "l1", "hoyer·norm None"]
+    assert table["label"].tolist() == ["none", "l1·axis 1", "hoyer·norm None·exact True"]
     assert table["arm"].tolist() == ["none", "l1", "hoyer"]
     assert table["state"].tolist() == ["COMPLETE", "PRUNED", "FAIL"]
     assert table["epochs"].tolist() == [3, 0, 0]

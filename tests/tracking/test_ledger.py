@@ -228,7 +228,7 @@ def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "ledger.db") as connection:
         connection.execute("UPDATE schema_version SET version = 99")
     connection.close()
-    with pytest.raises(TrackingError, match=r"has schema version 99, this sparsestudy reads version 1"):
+    with pytest.raises(TrackingError, match=r"has schema version 99, this sparsestudy reads versions 1 to 2"):
         Ledger.in_folder(tmp_path)
 
 
