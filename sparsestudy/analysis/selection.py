@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,9 @@ from scipy import stats
 
 from sparsestudy.analysis.table import pareto_front, ranking
 from sparsestudy.study import StudySpec, digest
-from sparsestudy.trial import Trial
+from sparsestudy.trial import Trial, TrialState, without_seeds
 
-Rule: TypeAlias = Literal["mean", "lower_bound", "probability_best"]
 Floats: TypeAlias = NDArray[np.float64]
-SEED = "training.seed"
 DRAWS = 10_000
 
 
@@ -32,16 +30,28 @@ class Candidate:
     """A configuration as the search saw it.
 
     Attributes:
-        trial: The trial that stands for it: the first of its replicates.
-        trials: Numbers of all its replicates.
-        score: Mean of the first objective over the replicates, on the search split.
-        spread: Standard deviation over the replicates; None with a single one.
+        trials: Its replicates that are COMPLETE, by number; the first one stands for it.
+        values: Mean of each objective over the replicates, on the search split.
     """
 
-    trial: Trial
-    trials: tuple[int, ...]
-    score: float
-    spread: float | None
+    trials: tuple[Trial, ...]
+    values: tuple[float, ...]
+
+    @property
+    def trial(self) -> Trial:
+        """The trial that stands for it."""
+        return self.trials[0]
+
+    @property
+    def score(self) -> float:
+        """Mean of the first objective."""
+        return self.values[0]
+
+    def mean(self, metric: str) -> float | None:
+        """Mean of a headline over the replicates; None if one of them has no such value."""
+        found = [trial.headlines.get(metric) for trial in self.trials]
+        known = [value for value in found if value is not None]
+        return float(np.mean(known)) if len(known) == len(found) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,61 +63,52 @@ class Standing:
         scores: One per fresh seed.
         mean: Their mean.
         bound: One-sided 95 % bound of the mean on the bad side (Student's t); None with a single seed.
-        probability_best: Share of draws of the means in which it is the best.
-        searched: Its score on the search split.
+        probability_best: Share of draws of the means in which it is the best; None with a single seed each.
+        searched: The same metric on the search split, mean over its replicates.
     """
 
     number: int
     scores: tuple[float, ...]
     mean: float
     bound: float | None
-    probability_best: float
+    probability_best: float | None
     searched: float
 
 
 def configuration_key(trial: Trial) -> str:
     """Equal for trials that train the same configuration on different seeds."""
-    config = trial.config.model_dump(mode="json", exclude={"number", "seed", "study"})
-    config["parameters"].pop(SEED, None)
-    config["training"].pop("seed", None)
-    return digest(config)
+    return digest(without_seeds(trial.config.model_dump(mode="json")))
 
 
 def candidates(spec: StudySpec, trials: Sequence[Trial]) -> list[Candidate]:
-    """Configurations with at least one COMPLETE trial that meets the study's constraints, best first.
+    """Configurations with a COMPLETE trial that meet the study's constraints, best first.
 
-    With several objectives the Pareto front comes first, its knee at the head; `knee` says how it is found.
+    Replicates count by their means, for the objectives as for the constraints: picking the lucky ones among them would
+    be what the finals are there to prevent. With several objectives the Pareto front comes first, its knee at the head.
     """
-    allowed = [trial for trial in trials if not violations(spec, trial)]
-    ranked = ranking(spec, allowed)
     groups: dict[str, list[Trial]] = {}
-    for trial in ranked:
-        groups.setdefault(configuration_key(trial), []).append(trial)
-    found = [_candidate(group) for group in groups.values()]
-    objectives = spec.search.objectives
-    if len(objectives) == 1:
-        sign = 1 if objectives[0].direction == "minimize" else -1
-        return sorted(found, key=lambda c: (sign * c.score, c.trial.number))
-    front = {configuration_key(trial) for trial in pareto_front(spec, allowed)}
-    best = [c for c in found if configuration_key(c.trial) in front]
-    return [best[i] for i in knee(spec, [c.trial for c in best])] + [c for c in found if c not in best]
+    for trial in sorted(trials, key=lambda t: t.number):
+        if trial.state is TrialState.COMPLETE:
+            groups.setdefault(configuration_key(trial), []).append(trial)
+    found = {group[0].number: _candidate(group) for group in groups.values()}
+    allowed = {number: candidate for number, candidate in found.items() if not violations(spec, candidate)}
+    means = [replace(candidate.trial, values=candidate.values) for candidate in allowed.values()]
+    front = pareto_front(spec, means) if len(spec.search.objectives) > 1 else []
+    first = [front[i].number for i in knee(spec, front)]
+    rest = [trial.number for trial in ranking(spec, means) if trial.number not in first]
+    return [allowed[number] for number in (*first, *rest)]
 
 
 def _candidate(group: Sequence[Trial]) -> Candidate:
-    scores = np.array([trial.values[0] for trial in group])
-    return Candidate(
-        trial=min(group, key=lambda t: t.number),
-        trials=tuple(sorted(trial.number for trial in group)),
-        score=float(scores.mean()),
-        spread=float(scores.std(ddof=1)) if len(scores) > 1 else None,
-    )
+    values = np.array([trial.values for trial in group], dtype=float).mean(axis=0)
+    return Candidate(trials=tuple(group), values=tuple(float(value) for value in values))
 
 
-def violations(spec: StudySpec, trial: Trial) -> list[str]:
-    """Constraints of the study that a trial breaks, or of which it has no value."""
+def violations(spec: StudySpec, candidate: Candidate) -> list[str]:
+    """Constraints of the study that a configuration breaks, or of whose metric it has no value."""
     found = []
     for constraint in spec.selection.constraints:
-        value = trial.headlines.get(constraint.metric)
+        value = candidate.mean(constraint.metric)
         if value is None or not constraint.holds(value):
             shown = "has no value" if value is None else f"is {value:.4g}"
             found.append(f"{constraint.metric} {shown}, wanted {constraint}")
@@ -117,16 +118,16 @@ def violations(spec: StudySpec, trial: Trial) -> list[str]:
 def knee(spec: StudySpec, front: Sequence[Trial]) -> list[int]:
     """Positions of a Pareto front's trials, the best compromise first.
 
-    Every objective is scaled to [0, 1] over the front, 0 its best. With weights the least weighted sum comes first;
-    without, the trial farthest below the plane through the extremes, which for equal weights is the least sum.
+    Every objective is scaled to [0, 1] over the front, 0 its best; the least weighted sum comes first. With equal
+    weights that is the trial farthest below the plane through the points that are worst in all objectives but one.
     """
-    costs = np.array([t.values for t in front], dtype=float).reshape(len(front), -1)
+    if not front:
+        return []
     signs = np.array([1.0 if o.direction == "minimize" else -1.0 for o in spec.search.objectives])
-    costs = costs * signs
-    span = np.ptp(costs, axis=0) if len(costs) else np.ones(len(signs))
-    scaled = (costs - costs.min(axis=0)) / np.where(span > 0, span, 1.0) if len(costs) else costs
-    weights = np.array([spec.selection.weights.get(o.metric, 1.0) for o in spec.search.objectives])
-    total = scaled @ weights
+    costs = np.array([trial.values for trial in front], dtype=float) * signs
+    span = np.ptp(costs, axis=0)
+    scaled = (costs - costs.min(axis=0)) / np.where(span > 0, span, 1.0)
+    total = scaled @ np.array([spec.selection.weights.get(o.metric, 1.0) for o in spec.search.objectives])
     return sorted(range(len(front)), key=lambda i: (total[i], front[i].number))
 
 
@@ -135,13 +136,13 @@ def finalists(spec: StudySpec, trials: Sequence[Trial]) -> list[Candidate]:
     found, count = candidates(spec, trials), spec.selection.finalists
     if len(found) <= count:
         return found
-    last = found[count - 1].score
-    tied = [c for c in found[count:] if math.isclose(c.score, last, rel_tol=1e-12)]
+    last = found[count - 1].values
+    tied = [c for c in found[count:] if np.allclose(c.values, last, rtol=1e-12, atol=0)]
     return found[:count] + tied[:count]
 
 
 def judge(
-    spec: StudySpec, chosen: Sequence[Candidate], scores: Sequence[Sequence[float]], *, maximize: bool
+    spec: StudySpec, chosen: Sequence[Candidate], scores: Sequence[Sequence[float]], metric: str
 ) -> list[Standing]:
     """Rank finalists by their scores on the selection split under the study's risk rule, the winner first.
 
@@ -149,32 +150,40 @@ def judge(
         spec: Its ``selection.rule``: ``mean``, ``lower_bound`` (the 95 % bound on the bad side) or
             ``probability_best``.
         chosen: The finalists.
-        scores: Of each finalist, one score per fresh seed.
-        maximize: Whether a larger score is better.
+        scores: Of each finalist, one score per fresh seed; finite.
+        metric: What the scores are: ``accuracy``, larger is better, or ``loss``.
     """
-    sign = 1.0 if maximize else -1.0
-    wins = probability_best([sign * np.asarray(s, dtype=float) for s in scores])
-    found = [
-        Standing(
-            number=candidate.trial.number,
-            scores=tuple(own),
-            mean=float(np.mean(own)),
-            bound=None if (bound := lower_bound(sign * np.asarray(own, dtype=float))) is None else sign * bound,
-            probability_best=share,
-            searched=candidate.score,
-        )
-        for candidate, own, share in zip(chosen, scores, wins, strict=True)
-    ]
+    sign = 1.0 if metric == "accuracy" else -1.0
+    wins = probability_best([sign * np.asarray(own, dtype=float) for own in scores])
+    shares = [None] * len(chosen) if wins is None else wins
+    found = [_standing(spec, *each, metric=metric, sign=sign) for each in zip(chosen, scores, shares, strict=True)]
 
     def merit(standing: Standing) -> tuple[float, float]:
         by = {
             "mean": sign * standing.mean,
-            "lower_bound": sign * (standing.mean if standing.bound is None else standing.bound),
-            "probability_best": standing.probability_best,
+            # Who has a single score left, the other seeds having failed, has no bound to stand on.
+            "lower_bound": -math.inf if standing.bound is None else sign * standing.bound,
+            "probability_best": standing.probability_best or 0.0,
         }
         return by[spec.selection.rule], sign * standing.mean
 
     return sorted(found, key=merit, reverse=True)
+
+
+def _standing(
+    spec: StudySpec, candidate: Candidate, own: Sequence[float], share: float | None, *, metric: str, sign: float
+) -> Standing:
+    bound = lower_bound(sign * np.asarray(own, dtype=float))
+    searched = candidate.mean(f"{spec.search.objectives[0].epoch}/validation/{metric}")
+    assert searched is not None, "every COMPLETE trial has these headlines"
+    return Standing(
+        number=candidate.trial.number,
+        scores=tuple(own),
+        mean=float(np.mean(own)),
+        bound=None if bound is None else sign * bound,
+        probability_best=share,
+        searched=searched,
+    )
 
 
 def lower_bound(scores: Floats) -> float | None:
@@ -190,19 +199,21 @@ def lower_bound(scores: Floats) -> float | None:
     return float(scores.mean()) - float(stats.t.ppf(0.95, len(scores) - 1)) * error
 
 
-def probability_best(scores: Sequence[Floats], seed: int = 0) -> list[float]:
+def probability_best(scores: Sequence[Floats], seed: int = 0) -> list[float] | None:
     """Probability that each finalist has the largest expected score, under flat priors.
 
     Means are drawn from Student's t around the observed ones, with the variance pooled over finalists: with a handful
-    of seeds each, a variance of one's own says next to nothing. A single seed each, or no variance at all, decides by
-    the means alone; equal means share.
+    of seeds each, a variance of one's own says next to nothing. A single seed each says nothing of the variance, and so
+    of the probability: None. Without any variance the means alone decide; equal means share.
     """
     means = np.array([s.mean() for s in scores])
     counts = np.array([len(s) for s in scores])
     freedom = int((counts - 1).sum())
     squares = sum(float(((s - s.mean()) ** 2).sum()) for s in scores)
     best = means == means.max()
-    if freedom < 1 or squares <= 0:
+    if freedom < 1 and len(scores) > 1:
+        return None
+    if squares <= 0:
         return [float(v) for v in best / best.sum()]
     random = np.random.default_rng(seed)
     # One pooled variance drawn for all, then the means given it.
@@ -219,10 +230,10 @@ def optimism(searched: float, tested: float, *, maximize: bool) -> float:
 
 
 def selection_record(
-    spec: StudySpec, standings: Sequence[Standing], metric: str, test: Mapping[str, float], searched: float
+    spec: StudySpec, standings: Sequence[Standing], metric: str, test: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What ``selection.json`` holds, as plain data."""
-    maximize = metric.endswith("accuracy")
+    maximize = metric == "accuracy"
     return {
         "rule": spec.selection.rule,
         "metric": metric,
@@ -239,5 +250,5 @@ def selection_record(
             for s in standings
         ],
         "test": dict(test),
-        "optimism": optimism(searched, test["mean"], maximize=maximize),
+        "optimism": optimism(standings[0].searched, test["mean"], maximize=maximize),
     }

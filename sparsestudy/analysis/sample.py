@@ -1,0 +1,91 @@
+"""The trials a question about level can use, as arrays: gap, sparsity at the end, arm and configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsestudy.analysis.clustered import Codes, Floats
+from sparsestudy.analysis.evidence import Evidence, Signal
+
+Gap: TypeAlias = Literal["loss", "accuracy"]
+Mask: TypeAlias = NDArray[np.bool_]
+POOLED = "mean of layers"
+STEP = 0.1
+"""Effects are per this much sparsity."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """Trials with a finite gap and sparsity.
+
+    Attributes:
+        rows: Where they stand in the evidence, ``[m]``.
+        gap: At the last epoch, ``[m]``.
+        sparsity: At the last epoch, ``[m]``, in [0, 1).
+        arms: Number of each trial's arm, ``[m]``; the same arm of two studies counts as two.
+        names: Name of each arm, by number.
+        configurations: Number of each trial's configuration, ``[m]``.
+    """
+
+    rows: Codes
+    gap: Floats
+    sparsity: Floats
+    arms: Codes
+    names: tuple[str, ...]
+    configurations: Codes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def configuration_count(self) -> int:
+        """Number of distinct configurations."""
+        return len(np.unique(self.configurations))
+
+    def within(self, values: Floats) -> Floats:
+        """Values minus the mean of their arm."""
+        count = np.bincount(self.arms, minlength=len(self.names))
+        return np.asarray(values - (np.bincount(self.arms, values) / np.maximum(count, 1))[self.arms])
+
+
+def sparsities(evidence: Evidence) -> dict[str, Floats]:
+    """Sparsity (the study's main measure) of each layer at each trial's last epoch, ``[n]``; NaN where undefined."""
+    wanted = [Signal(kind="activations", layer=layer, measure=evidence.main) for layer in evidence.layers]
+    found = {s.layer: evidence.last(evidence.series(s)) for s in wanted if s in evidence.signals}
+    return {layer: np.asarray(values, dtype=np.float64) for layer, values in found.items()}
+
+
+def pooled(by_layer: dict[str, Floats]) -> Floats:
+    """Mean over the layers that at least half of the trials have, NaN where one of those is undefined, ``[n]``.
+
+    Averaging whatever happens to be defined would compare different layers with one another.
+    """
+    usual = [v for v in by_layer.values() if len(v) and np.isfinite(v).mean() >= 0.5]
+    return np.mean(usual, axis=0) if usual else np.full(len(next(iter(by_layer.values()), ())), np.nan)
+
+
+def full_length(evidence: Evidence) -> Mask:
+    """Trials that were not stopped early, ``[n]``; gap and sparsity grow with training, so the others mislead."""
+    return np.asarray(evidence.trials["state"].astype(str) != "PRUNED", dtype=bool)
+
+
+def draw(evidence: Evidence, gap: Floats, sparsity: Floats, among: Mask) -> Sample:
+    """The trials among those chosen that have both numbers; a gap whose square is no number is none."""
+    rows = np.flatnonzero(among & (np.abs(gap) < 1e100) & np.isfinite(sparsity))
+    trials = evidence.trials.iloc[rows]
+    several = evidence.trials["study"].nunique() > 1
+    labels = [f"{s}/{a}" if several else str(a) for s, a in zip(trials["study"], trials["arm"], strict=True)]
+    names, arms = np.unique(np.array(labels, dtype=object).astype(str), return_inverse=True)
+    numbers = np.unique(trials["configuration"].to_numpy(), return_inverse=True)[1]
+    return Sample(
+        rows=rows,
+        gap=gap[rows],
+        sparsity=sparsity[rows],
+        arms=arms.astype(np.intp),
+        names=tuple(str(name) for name in names),
+        configurations=numbers.astype(np.intp),
+    )

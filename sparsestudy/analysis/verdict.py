@@ -1,0 +1,277 @@
+"""The verdict card: what the study says of each claim it could speak to, and what would settle the rest.
+
+A claim is *supported* if the whole 95 % interval of its effect lies on its side of zero, *refuted* if the whole
+interval lies short of the smallest effect worth having, and *undecided* otherwise; then the card says how many further
+configurations would narrow the interval enough. Intervals count configurations, not trials: replicates of one are
+averaged first.
+
+The claims are those of the abstracts of Huesmann et al. 2020 (arXiv 2002.09237) and 2021 (arXiv 2104.06153), and of
+Khan and Stavness 2019 (arXiv 1904.08050), VERBATIM; the tests of them are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from sparsestudy.analysis.evidence import Evidence
+from sparsestudy.analysis.level import Level
+from sparsestudy.analysis.timing import POOLED, Timing
+from sparsestudy.study import StudySpec
+
+Status: TypeAlias = Literal["supported", "refuted", "undecided"]
+Floats: TypeAlias = NDArray[np.float64]
+WORTH_ACCURACY = 0.01
+"""Smallest difference of accuracy worth having: one percentage point."""
+WORTH_LOSS = 0.05
+"""Smallest difference of loss worth having, in the unit of the loss."""
+POWER = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+"""Standard errors between zero and an effect that 95 % intervals exclude zero for in 80 % of studies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the study says of one claim.
+
+    Attributes:
+        claim: In one sentence.
+        status: supported, refuted or undecided.
+        effect: The effect in the direction of the claim; None if it cannot be said.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        unit: Of the effect.
+        configurations: How many are behind it.
+        said: The finding in plain words.
+        further: Undecided: further configurations of each arm that would settle it, by arm; empty if unknown.
+    """
+
+    claim: str
+    status: Status
+    effect: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    configurations: int
+    said: str
+    further: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Mean of one set of configurations minus that of another, with Welch's 95 % interval."""
+
+    effect: float | None
+    low: float | None
+    high: float | None
+    error: float | None
+    counts: tuple[int, int]
+
+
+def methods_of_arms(spec: StudySpec) -> dict[str, frozenset[str]]:
+    """The methods of each arm, ``none`` left out: the control's set is empty."""
+    return {arm.name: frozenset(m.method for m in arm.methods) - {"none"} for arm in spec.regularizers}
+
+
+def difference(of: Floats, minus: Floats) -> Difference:
+    """Welch's comparison of two sets of configurations; no interval with fewer than two in either.
+
+    Example:
+        >>> found = difference(np.array([2.0, 3.0, 4.0]), np.array([1.0, 1.0, 1.0]))
+        >>> found.effect, round(found.low, 4), round(found.high, 4)  # 2 -+ 4.3027 / sqrt(3)
+        (2.0, -0.4841, 4.4841)
+    """
+    counts = (len(of), len(minus))
+    if min(counts) == 0:
+        return Difference(effect=None, low=None, high=None, error=None, counts=counts)
+    effect = float(of.mean() - minus.mean())
+    if min(counts) < 2:
+        return Difference(effect=effect, low=None, high=None, error=None, counts=counts)
+    parts = [float(x.var(ddof=1)) / len(x) for x in (of, minus)]
+    variance = sum(parts)
+    if variance <= 0:
+        return Difference(effect=effect, low=effect, high=effect, error=0.0, counts=counts)
+    freedom = variance**2 / sum(p**2 / (n - 1) for p, n in zip(parts, counts, strict=True))
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance)
+    return Difference(effect=effect, low=effect - half, high=effect + half, error=math.sqrt(variance), counts=counts)
+
+
+def by_configuration(evidence: Evidence, values: Floats, arms: Collection[str]) -> Floats:
+    """Mean of each configuration of the arms, over its replicates with a value."""
+    chosen = evidence.trials["arm"].isin(list(arms)).to_numpy() & np.isfinite(values)
+    groups = evidence.trials["configuration"].to_numpy()[chosen]
+    _, place = np.unique(groups, return_inverse=True)
+    if not len(place):
+        return np.empty(0)
+    means: Floats = np.bincount(place, weights=values[chosen]) / np.bincount(place)
+    return means
+
+
+def decide(low: float | None, high: float | None, worth: float) -> Status:
+    """The status of a claim that the effect is above zero.
+
+    Example:
+        >>> decide(0.01, 0.2, 0.05), decide(-0.3, 0.04, 0.05), decide(-0.1, 0.2, 0.05), decide(None, None, 0.05)
+        ('supported', 'refuted', 'undecided', 'undecided')
+    """
+    if low is None or high is None:
+        return "undecided"
+    if low > 0:
+        return "supported"
+    return "refuted" if high < worth else "undecided"
+
+
+def further_configurations(effect: float, error: float, count: int, worth: float) -> int:
+    """How many more configurations an arm needs for the effect, or one worth having, to be told from zero.
+
+    Example:
+        >>> further_configurations(0.1, 0.1, 10, 0.01)  # the error must shrink from 0.1 to 0.1 / 2.8
+        69
+    """
+    wanted = max(abs(effect), worth) / float(POWER)
+    return max(1, math.ceil(count * (error / wanted) ** 2 - count))
+
+
+def compare(
+    claim: str,
+    evidence: Evidence,
+    values: Floats,
+    arms: Mapping[str, Sequence[str]],
+    *,
+    worth: float,
+    unit: str,
+    names: tuple[str, str],
+) -> Verdict:
+    """Verdict on the claim that ``values`` are larger in the first set of arms than in the second.
+
+    Args:
+        claim: In one sentence.
+        evidence: All trials.
+        values: One per trial, ``[n]``.
+        arms: The two sets of arms by what they are called.
+        worth: Smallest difference worth having.
+        unit: Of the values.
+        names: The keys of ``arms``: this minus that.
+    """
+    first, second = (by_configuration(evidence, values, arms[name]) for name in names)
+    found = difference(first, second)
+    count = len(first) + len(second)
+    status = decide(found.low, found.high, worth)
+    if found.effect is None:
+        absent = [name for name, own in zip(names, (first, second), strict=True) if not len(own)]
+        said = f"The study has no usable trial of {' nor of '.join(absent)}."
+        return Verdict(
+            claim=claim,
+            status="undecided",
+            effect=None,
+            low=None,
+            high=None,
+            unit=unit,
+            configurations=count,
+            said=said,
+        )
+    further = {}
+    if status == "undecided" and found.error:
+        further = {
+            arm: further_configurations(found.effect, found.error, own, worth)
+            for name, own in zip(names, found.counts, strict=True)
+            for arm in arms[name]
+        }
+    said = f"{names[0].capitalize()} against {names[1]}: {_signed(found)} {unit}".rstrip()
+    said += f", over {found.counts[0]} and {found.counts[1]} configurations."
+    if found.low is None:
+        said += " One configuration on a side bears no interval."
+    return Verdict(
+        claim=claim, status=status, effect=found.effect, low=found.low, high=found.high, unit=unit,
+        configurations=count, said=said, further=further,
+    )  # fmt: skip
+
+
+def _signed(found: Difference) -> str:
+    text = f"{found.effect:+.3g}"
+    return text if found.low is None else f"{text} (95 % interval {found.low:+.3g} to {found.high:+.3g})"
+
+
+def arm_verdicts(evidence: Evidence, methods: Mapping[str, frozenset[str]], *, accuracy: str) -> list[Verdict]:
+    """Verdicts that compare arms: the penalty against the control, dropout and batch norm, and the excess loss.
+
+    Args:
+        evidence: All trials.
+        methods: Of each arm; see `methods_of_arms`.
+        accuracy: What the score is called.
+    """
+    penalised = [arm for arm, own in methods.items() if own == {"perplexity"}]
+    control = [arm for arm, own in methods.items() if not own]
+    rivals = {name: [arm for arm, own in methods.items() if own == {name}] for name in ("dropout", "batch_norm")}
+    complete = (evidence.trials["state"] == "COMPLETE").to_numpy()
+    score = np.where(complete, evidence.last(evidence.curves["validation/accuracy"]), np.nan)
+    loss = evidence.curves["validation/loss"]
+    lowest = np.min(np.where(np.isfinite(loss), loss, np.inf), axis=1, initial=np.inf)
+    excess = np.where(complete & np.isfinite(lowest), evidence.last(loss) - lowest, np.nan)
+    penalty = {"penalised sparsity": penalised}
+    found = [
+        compare(
+            f"Penalising activation sparsity improves validation {accuracy}.", evidence, score,
+            {**penalty, "the control": control}, worth=WORTH_ACCURACY, unit=accuracy,
+            names=("penalised sparsity", "the control"),
+        )
+    ]  # fmt: skip
+    for method, arms in rivals.items():
+        called = method.replace("_", " ")
+        found.append(
+            compare(
+                f"Penalising activation sparsity beats {called}.", evidence, score, {**penalty, called: arms},
+                worth=WORTH_ACCURACY, unit=accuracy, names=("penalised sparsity", called),
+            )
+        )  # fmt: skip
+    less = compare(
+        "With penalised sparsity the loss rises less when training goes on.", evidence, -excess,
+        {**penalty, "the control": control}, worth=WORTH_LOSS, unit="less excess loss",
+        names=("penalised sparsity", "the control"),
+    )  # fmt: skip
+    return [*found, less]
+
+
+def timing_verdict(timed: Timing) -> Verdict:
+    """Verdict on the claim that sparsity rises before the loss does, by the sign test over configurations."""
+    claim = "The sparsity of the layers rises before the validation loss does."
+    lead = timed.leads.get(POOLED) or next(iter(timed.leads.values()), None)
+    if lead is None or lead.share is None:
+        reason = timed.reason if lead is None else lead.reason
+        said = f"It cannot be said: {reason}." if reason else "It cannot be said."
+        return Verdict(
+            claim=claim, status="undecided", effect=None, low=None, high=None, unit="", configurations=0, said=said
+        )
+    votes = lead.votes_first + lead.votes_after
+    low, high = (None if v is None else v - 0.5 for v in (lead.share_low, lead.share_high))
+    chance = "" if lead.by_chance is None else f"; by chance it would be in {lead.by_chance:.0%}"
+    said = f"Sparsity was first in {lead.votes_first} of {votes} configurations in which both onsets were seen{chance}."
+    if lead.median is not None:
+        said += f" Median lead {lead.median:+.1f} epochs"
+        said += "." if lead.low is None or lead.high is None else f" ({lead.low:+.1f} to {lead.high:+.1f})."
+    return Verdict(
+        claim=claim, status=decide(low, high, 0.0), effect=lead.share - 0.5, low=low, high=high,
+        unit="share of configurations above one half", configurations=votes, said=said,
+    )  # fmt: skip
+
+
+def level_verdict(fitted: Level, accuracy: str) -> Verdict:
+    """Verdict on the claim that denser activations go with a smaller gap, within arms."""
+    slope = fitted.pooled.within
+    claim = f"Denser activations go with a smaller gap of {accuracy}."
+    if slope.estimate is None:
+        said = f"It cannot be said: {slope.reason}." if slope.reason else "It cannot be said."
+        status: Status = "undecided"
+    else:
+        status = decide(slope.low, slope.high, 0.0)
+        said = f"For 0.1 more sparsity, within arms, the gap changes by {slope.estimate:+.3g}"
+        said += "." if slope.low is None else f" (95 % interval {slope.low:+.3g} to {slope.high:+.3g})."
+    return Verdict(
+        claim=claim, status=status, effect=slope.estimate, low=slope.low, high=slope.high,
+        unit=f"gap of {accuracy} per 0.1 sparsity", configurations=fitted.pooled.configurations, said=said,
+    )  # fmt: skip
