@@ -74,6 +74,8 @@ class Checker:
         if "search" not in self.draft.broken:
             self._parameters()
             self._search()
+        if "selection" not in self.draft.broken:
+            self._selection()
         self._training()
         if self.spec.resources.workers > 1:
             self.add(
@@ -334,16 +336,10 @@ class Checker:
 
     def _search(self) -> None:
         spec = self.spec.search
-        allowed = objective_names()
         seen = set()
         for index, objective in enumerate(spec.objectives):
             here = ("search", "objectives", index, "metric")
-            if objective.metric not in allowed:
-                known = f"best/… or final/… and one of {listing((*SCALARS, SPARSITY))}"
-                self.add(
-                    here, f"no metric named {objective.metric!r}; allowed: {known}{_likely_metric(objective.metric)}"
-                )
-            elif objective.metric in seen:
+            if not self._metric(here, objective.metric) and objective.metric in seen:
                 self.add(here, f"{objective.metric!r} stands twice; keep one")
             seen.add(objective.metric)
         if spec.sampler == "grid":
@@ -355,6 +351,26 @@ class Checker:
                 ("stopping", "rule"),
                 f"{self.spec.stopping.rule} needs a single objective, got {len(spec.objectives)}; several need none",
             )
+
+    def _metric(self, path: Path_, name: str) -> bool:
+        """Note it, and return True, if a trial has no metric of that name."""
+        unknown = name not in objective_names()
+        if unknown:
+            known = f"best/… or final/… and one of {listing((*SCALARS, SPARSITY))}"
+            self.add(path, f"no metric named {name!r}; allowed: {known}{_likely_metric(name)}")
+        return unknown
+
+    def _selection(self) -> None:
+        spec = self.spec.selection
+        for index, constraint in enumerate(spec.constraints):
+            self._metric(("selection", "constraints", index, "metric"), constraint.metric)
+        if "search" in self.draft.broken:
+            return
+        objectives = [objective.metric for objective in self.spec.search.objectives]
+        for name in spec.weights:
+            if name not in objectives:
+                text = f"not an objective of this study; allowed: {listing(objectives)}{suggest(name, objectives)}"
+                self.add(("selection", "weights", name), text)
 
     def _grid(self) -> None:
         space = self.space()

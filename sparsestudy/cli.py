@@ -33,6 +33,7 @@ from sparsestudy.errors import ConflictError, NotFoundError, SparseStudyError, S
 if TYPE_CHECKING:
     from sparsestudy.operations import Outcome, Study
     from sparsestudy.scheduling.progress import Progress
+    from sparsestudy.selecting import Selection
     from sparsestudy.trial import Trial
 
 app = typer.Typer(
@@ -130,6 +131,45 @@ def schema() -> None:
     from sparsestudy import operations
 
     print(json.dumps(operations.json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def select(
+    study: Name,
+    again: Annotated[bool, typer.Option("--again", help="Choose anew; the test split is looked at once more.")] = False,
+) -> int:
+    """Choose the configuration to ship: finalists on fresh seeds, one winner, one look at the test split."""
+    from sparsestudy import selecting
+
+    with _display() as watch:
+        found = selecting.select(study, again=again, watch=watch)
+    if not found.record:
+        console.print(f"interrupted; go on with: sparsestudy select {shlex.quote(study)}")
+        return 130
+    _print_selection(found)
+    return 0
+
+
+@app.command()
+def analyze(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Recorded studies, pooled.")],
+) -> None:
+    """Fit how sparsity relates to overfitting, and say which claims are supported, refuted or undecided."""
+    from sparsestudy import analyzing
+
+    found = analyzing.analyze(studies)
+    relation = found.relation
+    console.print(
+        f"{_count(relation.trials, 'trial')} of {_count(relation.configurations, 'configuration')} in "
+        f"{_count(len(relation.arms), 'arm')}; {len(relation.excluded)} left out"
+    )
+    for verdict in relation.verdicts:
+        console.print(f"[bold]{verdict.status}[/bold]  {escape(verdict.claim)}\n    {escape(verdict.said)}")
+        if verdict.further:
+            more = ", ".join(f"{arm} {count}" for arm, count in verdict.further.items())
+            console.print(f"    further configurations that would settle it: {escape(more)}")
+    for path in found.files:
+        console.print(f"written  {path}")
 
 
 @app.command()
@@ -320,6 +360,28 @@ def _duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _print_selection(found: Selection) -> None:
+    from sparsestudy.words import called
+
+    record, test = found.record, found.record["test"]
+    metric = called(record["metric"], record["task"])
+    table = Table("trial", "search", "selection: mean", "95 % bound", "probability best", box=None, header_style="bold")
+    for row in record["finalists"]:
+        bound = "–" if row["bound"] is None else f"{row['bound']:.4g}"
+        best = "–" if row["probability_best"] is None else f"{row['probability_best']:.0%}"
+        table.add_row(str(row["trial"]), f"{row['search']:.4g}", f"{row['mean']:.4g}", bound, best)
+    console.print(table)
+    if not found.fresh:
+        console.print("this is the recorded choice; nothing was trained or looked at again (--again chooses anew)")
+    console.print(
+        f"winner: trial {record['winner']} by {record['rule']}; test {metric} {test['mean']:.4g} over "
+        f"{_count(len(test['scores']), 'fresh seed')}, optimism of the search {record['optimism']:+.4g}"
+    )
+    if record["registered"]:
+        console.print(f"MLflow  model {record['registered']['model']!r}, alias champion")
+    console.print(f"winner  {found.folder}  (best.yaml, weights.safetensors, README.md)")
 
 
 def _print_outcome(outcome: Outcome, again: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sparsestudy import snapshot
 from sparsestudy.errors import ConflictError, TrackingError
-from sparsestudy.planning import Plan
+from sparsestudy.planning import Finals, Plan
 from sparsestudy.recorded import Study
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
@@ -51,7 +51,7 @@ def leased(study: Study) -> Iterator[Lease]:
             lease.release()
 
 
-def train(study: Study, planned: Plan, lease: Lease, watch: Callable[[Progress], None] | None) -> Launch:
+def train(study: Study, planned: Plan | Finals, lease: Lease, watch: Callable[[Progress], None] | None) -> Launch:
     """Run the trials that the study still lacks, and bring them to MLflow."""
     # Imported late: Ray takes a second, and `validate` or `list` need not wait for it.
     from sparsestudy.scheduling import tune
@@ -75,7 +75,7 @@ def train(study: Study, planned: Plan, lease: Lease, watch: Callable[[Progress],
     return Launch(tracker=tracker, interrupted=interrupted, delivered=delivered)
 
 
-def _progress(study: Study, planned: Plan) -> Progress:
+def _progress(study: Study, planned: Plan | Finals) -> Progress:
     spec = planned.spec
     progress = Progress(
         study=study.name,

@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sparsestudy import measures
 from sparsestudy.checking import Checker, Template, set_path
 from sparsestudy.measures import NetworkStatistic, OutputStatistic, WeightStatistic
 from sparsestudy.regularizers import Layer, match
-from sparsestudy.space import ARM, Scalar, SearchSpace, fill
+from sparsestudy.space import ARM, Choice, Parameter, Scalar, SearchSpace, fill
 from sparsestudy.specfile import Draft
 from sparsestudy.study import StudySpec, TaskName, derive_seed
 from sparsestudy.training.inspection import filters
@@ -110,10 +111,71 @@ class Plan:
         return self.configure(0, point, derive_seed(self.spec.training.seed, "example"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finals:
+    """The plan of a study in which given configurations train again on fresh seeds.
+
+    Attributes:
+        spec: One arm a configuration.
+        configs: What each arm trains, by its name.
+        seeds: The fresh seeds, the same for every configuration.
+    """
+
+    spec: StudySpec
+    configs: Mapping[str, TrialConfig]
+    seeds: tuple[int, ...]
+
+    @property
+    def space(self) -> SearchSpace:
+        """Every arm with every seed."""
+        seeds = Parameter(name="training.seed", domain=Choice(values=self.seeds))
+        return SearchSpace(arms=tuple(self.configs), parameters=(seeds,))
+
+    @property
+    def trials(self) -> int:
+        """Number of trials."""
+        return len(self.configs) * len(self.seeds)
+
+    def configure(self, number: int, parameters: Mapping[str, Scalar], seed: int) -> TrialConfig:
+        """The configuration of an arm on one of the seeds."""
+        arm = str(parameters[ARM])
+        base = self.configs[arm]
+        return base.model_copy(
+            update={
+                "study": self.spec.name, "number": number, "arm": arm, "parameters": dict(parameters), "seed": seed,
+                "training": base.training.model_copy(update={"seed": seed}),
+            }
+        )  # fmt: skip
+
+
+def finals(spec: StudySpec, configs: Mapping[int, TrialConfig]) -> Finals:
+    """Plan the finals of a study.
+
+    Args:
+        spec: The study; its ``selection`` says how many seeds, its objective which weights are kept.
+        configs: Finalists by the number of their trial.
+    """
+    keep = spec.search.objectives[0].epoch
+    kept = {f"trial-{number}": config.model_copy(update={"keep": keep}) for number, config in configs.items()}
+    seeds = tuple(derive_seed(spec.training.seed, "finalist", place) for place in range(spec.selection.seeds))
+    recorded = spec.to_dict()
+    arms = [_arm(name, config) for name, config in kept.items()]
+    search = {"sampler": "grid", "parameters": {"training.seed": {"choice": list(seeds)}}}
+    search["objectives"] = recorded.get("search", {}).get("objectives", [{}])
+    measures = {**recorded.get("measures", {}), "snapshots": "none"}
+    changed = {"name": f"{spec.name}-finals", "regularizers": arms, "search": search, "measures": measures}
+    changed["stopping"] = {}
+    return Finals(spec=StudySpec.from_dict({**recorded, **changed}), configs=kept, seeds=seeds)
+
+
+def _arm(name: str, config: TrialConfig) -> dict[str, Any]:
+    methods = [{k: v for k, v in method.items() if v not in (None, {}, [])} for method in config.methods]
+    return {"name": name, **methods[0]} if len(methods) == 1 else {"name": name, "combine": methods}
+
+
 def single_point(spec: StudySpec, config: TrialConfig, name: str) -> StudySpec:
     """A study of exactly one configuration, which gives the same numbers as the trial did on the same machine."""
-    methods = [{k: v for k, v in method.items() if v not in (None, {}, [])} for method in config.methods]
-    arm = {"name": config.arm, **methods[0]} if len(methods) == 1 else {"name": config.arm, "combine": methods}
+    arm = _arm(config.arm, config)
     recorded = spec.to_dict()
     search = {
         "sampler": "grid",

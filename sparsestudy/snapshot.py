@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsestudy.files import replace
+
 logger = logging.getLogger(__name__)
 FORMAT = 1
 """Version of the file; a file of another version counts as unreadable."""
@@ -172,11 +174,7 @@ def write(folder: Path, number: int, content: bytes) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    path = _path(folder, number)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.part")
-    draft.write_bytes(content)
-    draft.replace(path)
+    replace(_path(folder, number), content)
 
 
 def read(folder: Path, number: int) -> Snapshot | None:

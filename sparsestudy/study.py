@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -165,6 +165,11 @@ class ObjectiveSpec(Section):
     direction: Literal["minimize", "maximize"] = Field("maximize", description="minimize or maximize.")
 
     @property
+    def epoch(self) -> Literal["best", "final"]:
+        """Which epoch it speaks of: that of lowest validation loss, or the last one."""
+        return "best" if self.metric.startswith("best/") else "final"
+
+    @property
     def per_epoch(self) -> str:
         """The metric an epoch reports, without ``best/`` or ``final/``."""
         return self.metric.partition("/")[2]
@@ -232,6 +237,8 @@ class ConstraintSpec(Section):
     def _some_bound(self) -> ConstraintSpec:
         if self.at_most is None and self.at_least is None:
             raise ValueError("needs at_most, at_least or both")
+        if self.at_most is not None and self.at_least is not None and self.at_most < self.at_least:
+            raise ValueError(f"at_most lies below at_least, got {self.at_most:g} and {self.at_least:g}")
         return self
 
     def holds(self, value: float) -> bool:
@@ -253,7 +260,9 @@ class SelectionSpec(Section):
         "mean", description="mean, lower_bound (95 % bound on the bad side) or probability_best."
     )
     constraints: tuple[ConstraintSpec, ...] = Field((), description="Such as metric: final/gap/loss, at_most: 0.1.")
-    weights: dict[str, float] = Field({}, description="Several objectives: weight of each by metric; default 1.")
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="Several objectives: weight of each by metric; default 1."
+    )
 
 
 class BudgetSpec(Section):

@@ -34,7 +34,22 @@ class TrialConfig(Section):
     seed: int = Field(ge=0, description="Seed of this trial's weights, shuffles and noise.")
     threads: int = Field(1, gt=0, description="Threads of one process; part of what makes numbers repeatable.")
     device: Literal["cpu", "cuda"] = "cpu"
+    keep: Literal["none", "best", "final"] = Field(
+        "none", description="Which weights to keep: of the epoch of lowest validation loss, or of the last one."
+    )
     task: TaskName = Field("classification", description="How its metrics are to be called; training asks the data.")
+
+
+SEED = "training.seed"
+"""The parameter that a study searches to train every configuration on several seeds."""
+
+
+def without_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What trials have in common that train the same configuration, of a `TrialConfig` as plain data."""
+    kept = {key: value for key, value in config.items() if key not in ("number", "seed", "study")}
+    kept["parameters"] = {key: value for key, value in config["parameters"].items() if key != SEED}
+    kept["training"] = {key: value for key, value in config["training"].items() if key != "seed"}
+    return kept
 
 
 class TrialState(StrEnum):

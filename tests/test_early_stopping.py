@@ -91,7 +91,7 @@ def test_mlflow_has_the_epochs_there_were(patient: tuple[Outcome, list[str]], tm
         assert [m.step for m in history] == list(range(trial.epochs))
         sparsity = client.get_metric_history(run.info.run_id, "sparsity/perplexity/conv1")
         assert [m.step for m in sparsity] == sorted({*range(0, trial.epochs, 10), trial.epochs - 1})
-        assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"trajectory.parquet", "sparsity.png"}
+        assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {"trajectory.parquet", "sparsity.png"}
         table = pd.read_parquet(client.download_artifacts(run.info.run_id, "trajectory.parquet", str(tmp_path)))
         assert table["epoch"].max() == trial.epochs - 1
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -28,10 +29,11 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 
 from sparsestudy import snapshot
-from sparsestudy.errors import ConflictError, SparseStudyError
+from sparsestudy.errors import ConflictError, SparseStudyError, TrackingError
+from sparsestudy.files import replace
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
-from sparsestudy.scheduling.worker import ENDED, EPOCHS, METRIC, PARCEL, SNAPSHOT, TrialWorker
+from sparsestudy.scheduling.worker import ENDED, EPOCHS, METRIC, PARCEL, SNAPSHOT, WEIGHTS, TrialWorker
 from sparsestudy.study import StudySpec
 from sparsestudy.tracking.ledger import Lease
 from sparsestudy.trial import Failure, Measurement, TrialConfig, TrialState, trial_label
@@ -130,6 +132,8 @@ class Recorder(_Bound, Callback):
             self._progress.on_epochs(number, parcel[-1].epoch + 1)
         if content := result.pop(SNAPSHOT, b""):
             self._keep(number, content)
+        if content := result.pop(WEIGHTS, b""):
+            self.guarded(partial(self._keep_weights, number, content))
 
     def _keep(self, number: int, content: bytes) -> None:
         # Before the trial's end is recorded, so that whoever learns of the end finds the file.
@@ -137,6 +141,13 @@ class Recorder(_Bound, Callback):
             snapshot.write(self._folder, number, content)
         except OSError as error:
             logger.warning("the snapshot of trial %d cannot be written: %s", number, error)
+
+    def _keep_weights(self, number: int, content: bytes) -> None:
+        path = weights_path(self._folder, self._lease.study, number)
+        try:
+            replace(path, content)
+        except OSError as error:
+            raise TrackingError(f"the weights cannot be written to {path}: {error.strerror}") from error
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record an end: complete, failed with an error of its own, or pruned by the scheduler."""
@@ -161,6 +172,11 @@ class Recorder(_Bound, Callback):
     def _finish(self, trial: Any, state: TrialState, failure: Failure | None = None) -> None:
         number = self._numbers.pop(trial.trial_id)
         self.guarded(lambda: self._progress.on_finish(self._search.finish(number, state, failure)))
+
+
+def weights_path(folder: Path, study: str, number: int) -> Path:
+    """Where the weights of a trial that keeps them are; several studies may share a folder."""
+    return folder / "weights" / study / f"{number}.safetensors"
 
 
 class _StopWhenAsked(_Bound, Stopper):

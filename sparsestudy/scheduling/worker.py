@@ -18,7 +18,7 @@ from sparsestudy.training.loop import Trainer
 from sparsestudy.trial import Measurement, TrialConfig
 
 PARCEL_SECONDS = 1.0
-METRIC, EPOCHS, PARCEL, ENDED, SNAPSHOT = "objective", "epochs", "parcel", "ended", "snapshot"
+METRIC, EPOCHS, PARCEL, ENDED, SNAPSHOT, WEIGHTS = "objective", "epochs", "parcel", "ended", "snapshot", "weights"
 
 
 class TrialWorker(Trainable):
@@ -42,11 +42,13 @@ class TrialWorker(Trainable):
         """Train for about a second, to the next rung, or to the end."""
         parcel: list[Measurement] = []
         ended: dict[str, Any] = {}
-        snapshot = b""
+        snapshot = weights = b""
         try:
             ended["complete"] = self._train(parcel)
             if ended["complete"] and self._task["snapshot"]:
                 snapshot = self._snapshot(ended)
+            if ended["complete"] and self._trainer is not None:
+                weights = self._trainer.weights
         except Exception as error:
             # Reported as a result rather than raised, so that the class and the message arrive as they are and the
             # worker lives on for the next trial.
@@ -56,6 +58,7 @@ class TrialWorker(Trainable):
         return {
             PARCEL: json.dumps([m.to_dict() for m in parcel]),
             SNAPSHOT: snapshot,
+            WEIGHTS: weights,
             ENDED: json.dumps(ended) if done else "",
             "done": done,
             **standing,

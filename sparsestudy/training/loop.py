@@ -28,6 +28,7 @@ from sparsestudy.training.probe import Probe, changes_in_place, find_layers
 from sparsestudy.training.snapshot import take
 from sparsestudy.training.tasks import TASKS
 from sparsestudy.training.update import Updater, mixed
+from sparsestudy.training.weights import pack
 from sparsestudy.trial import Measurement, TrialConfig
 
 TRAIN_EXAMPLES_EVALUATED = 2048
@@ -65,6 +66,7 @@ class Trainer:
         model: The network; trained as far as the iteration has come.
         dataset: The data, with the splits this trial must not look at still in it.
         done: Whether the latest measurement is the last one, because the epochs or a method's patience have run out.
+        weights: Those that the configuration asks to keep, so far, as a safetensors file; empty if none.
     """
 
     def __init__(self, config: TrialConfig) -> None:
@@ -85,6 +87,7 @@ class Trainer:
         self._sums: dict[tuple[str, str], measures.Sums] = {}
         self._measuring = False
         self.done = False
+        self.weights = b""
 
     def __iter__(self) -> Iterator[Measurement]:
         config, model = self.config, self.model
@@ -119,6 +122,9 @@ class Trainer:
                 self.done = last or any(method.stops(losses) for method in methods)
                 if self.done and not measurement.statistics:
                     measurement = measure(True)  # nobody knew before that this epoch would be the last
+                better = len(losses) == 1 or losses[-1] < min(losses[:-1])  # of equals the first, as `headlines` has it
+                if (config.keep == "best" and better) or (config.keep == "final" and self.done):
+                    self.weights = pack(model)
                 yield measurement
                 if self.done:
                     return
@@ -230,7 +236,8 @@ class Trainer:
 
     def _on_activation(self, layer: str, activations: Tensor) -> None:
         if self._measuring:
-            self._sums |= {(layer, name): s.update(activations) for name, s in self._statistics.items()}
+            activity = measures.Activity.of(activations)  # what several statistics need is computed once
+            self._sums |= {(layer, name): s.update(activity) for name, s in self._statistics.items()}
 
 
 def schedule_factor(spec: ScheduleSpec, progress: float, epochs: int) -> float:
