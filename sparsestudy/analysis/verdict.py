@@ -102,12 +102,18 @@ def difference(of: Floats, minus: Floats) -> Difference:
 
 
 def by_configuration(evidence: Evidence, values: Floats, arms: Collection[str]) -> Floats:
-    """Mean of each configuration of the arms, over its replicates with a value."""
+    """Mean of each configuration of the arms, over its replicates with a value.
+
+    A single configuration, such as that of a control, stands for itself and not for others: what varies then are its
+    replicates, and their values are returned.
+    """
     chosen = evidence.trials["arm"].isin(list(arms)).to_numpy() & np.isfinite(values)
     groups = evidence.trials["configuration"].to_numpy()[chosen]
     _, place = np.unique(groups, return_inverse=True)
     if not len(place):
         return np.empty(0)
+    if place.max() == 0:
+        return np.asarray(values[chosen], dtype=np.float64)
     means: Floats = np.bincount(place, weights=values[chosen]) / np.bincount(place)
     return means
 
@@ -183,13 +189,20 @@ def compare(
             for arm in arms[name]
         }
     said = f"{names[0].capitalize()} against {names[1]}: {_signed(found)} {unit}".rstrip()
-    said += f", over {found.counts[0]} and {found.counts[1]} configurations."
+    said += f", over {_units(evidence, arms[names[0]], found.counts[0])}"
+    said += f" and {_units(evidence, arms[names[1]], found.counts[1])}."
     if found.low is None:
-        said += " One configuration on a side bears no interval."
+        said += " A single trial on a side bears no interval."
     return Verdict(
         claim=claim, status=status, effect=found.effect, low=found.low, high=found.high, unit=unit,
         configurations=count, said=said, further=further,
     )  # fmt: skip
+
+
+def _units(evidence: Evidence, arms: Collection[str], count: int) -> str:
+    chosen = evidence.trials["arm"].isin(list(arms))
+    alone = evidence.trials["configuration"][chosen].nunique() == 1
+    return f"{count} replicates of one configuration" if alone and count > 1 else f"{count} configurations"
 
 
 def _signed(found: Difference) -> str:
@@ -238,7 +251,11 @@ def arm_verdicts(evidence: Evidence, methods: Mapping[str, frozenset[str]], *, a
 
 
 def timing_verdict(timed: Timing) -> Verdict:
-    """Verdict on the claim that sparsity rises before the loss does, by the sign test over configurations."""
+    """Verdict on the claim that sparsity rises before the loss does, more often than the clock alone would have it.
+
+    One vote a configuration. Two onsets that have nothing to do with each other may still come in a fixed order; the
+    share is therefore held against that among onsets of different configurations, or one half if that is more.
+    """
     claim = "The sparsity of the layers rises before the validation loss does."
     lead = timed.leads.get(POOLED) or next(iter(timed.leads.values()), None)
     if lead is None or lead.share is None:
@@ -248,15 +265,18 @@ def timing_verdict(timed: Timing) -> Verdict:
             claim=claim, status="undecided", effect=None, low=None, high=None, unit="", configurations=0, said=said
         )
     votes = lead.votes_first + lead.votes_after
-    low, high = (None if v is None else v - 0.5 for v in (lead.share_low, lead.share_high))
-    chance = "" if lead.by_chance is None else f"; by chance it would be in {lead.by_chance:.0%}"
+    usual = max(0.5, lead.by_chance or 0.0)
+    low, high = (None if v is None else v - usual for v in (lead.share_low, lead.share_high))
+    chance = (
+        "" if lead.by_chance is None else f"; onsets of different configurations would be so in {lead.by_chance:.0%}"
+    )
     said = f"Sparsity was first in {lead.votes_first} of {votes} configurations in which both onsets were seen{chance}."
     if lead.median is not None:
         said += f" Median lead {lead.median:+.1f} epochs"
         said += "." if lead.low is None or lead.high is None else f" ({lead.low:+.1f} to {lead.high:+.1f})."
     return Verdict(
-        claim=claim, status=decide(low, high, 0.0), effect=lead.share - 0.5, low=low, high=high,
-        unit="share of configurations above one half", configurations=votes, said=said,
+        claim=claim, status=decide(low, high, 0.0), effect=lead.share - usual, low=low, high=high,
+        unit="share of configurations above that by the clock alone", configurations=votes, said=said,
     )  # fmt: skip
 
 

@@ -10,8 +10,11 @@ import pytest
 
 from sparsestudy.analysis.corrections import select
 from sparsestudy.analysis.evidence import Evidence
+from sparsestudy.analysis.lead import lead_time
+from sparsestudy.analysis.onset import Onsets
 from sparsestudy.analysis.relation import relate, to_json
-from sparsestudy.analysis.verdict import arm_verdicts, by_configuration, compare
+from sparsestudy.analysis.timing import Timing
+from sparsestudy.analysis.verdict import arm_verdicts, by_configuration, compare, timing_verdict
 from tests.analysis.worlds import simulate
 
 WORLDS = ("causal", "null", "simpson", "confounded", "heteroscedastic", "censored")
@@ -91,3 +94,27 @@ def test_claims_about_arms_that_are_not_there_are_undecided() -> None:
     found = arm_verdicts(evidence, {"x": frozenset()}, accuracy="accuracy")
     assert [verdict.status for verdict in found] == ["undecided"] * 4
     assert all("no usable trial" in verdict.said for verdict in found)
+
+
+def test_a_single_configuration_varies_by_its_replicates() -> None:
+    evidence, _ = simulate("null", 0, configurations=5, replicates=4, epochs=12, layers=1)
+    trials = evidence.trials.assign(arm=np.where(evidence.trials["configuration"] < 1, "none", "p"))
+    evidence = replace(evidence, trials=trials)
+    values = np.arange(20.0)
+    alone = evidence.trials["arm"].to_numpy() == "none"
+    assert sorted(by_configuration(evidence, values, ["none"])) == sorted(values[alone])
+    assert len(by_configuration(evidence, values, ["p"])) == 4
+    found = compare("p is better.", evidence, values, {"p": ["p"], "c": ["none"]}, worth=0.1, unit="", names=("p", "c"))
+    assert found.low is not None
+    assert found.said.endswith("over 4 configurations and 4 replicates of one configuration.")
+
+
+def test_an_order_that_the_clock_explains_is_not_support() -> None:
+    evidence, _ = simulate("null", 0, configurations=12, replicates=1, epochs=12, layers=1)
+    # Sparsity always in epoch 3, overfitting always in epoch 8: first in every run, and so among strangers.
+    onsets = [Onsets(epoch=np.full(12, epoch), censored=np.zeros(12, dtype=bool)) for epoch in (8, 3)]
+    lead = lead_time(onsets[0], onsets[1], evidence.trials["configuration"].to_numpy())
+    assert (lead.votes_first, lead.by_chance) == (12, 1.0)
+    found = timing_verdict(Timing(leads={"mean of layers": lead}, after_rise={}, by_level={}, detectors=()))
+    assert found.status != "supported"
+    assert "12 of 12 configurations" in found.said
