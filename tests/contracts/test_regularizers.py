@@ -128,7 +128,9 @@ def test_penalty_and_gradient_are_finite(name: str, activations: Tensor, dtype: 
 def test_gradcheck(name: str, shape: tuple[int, ...]) -> None:
     activations = (noise(*shape) + 0.1).requires_grad_()
     weights = (noise(4, 3) - 0.5).requires_grad_()
-    for method in variants(name):
+    # Penalties on inputs take passes of their own in every evaluation; their strength only scales or bounds.
+    found = variants(name)[:1] if regularizers.kind(name).reads == "inputs" else variants(name)
+    for method in found:
         penalty = functools.partial(total, method)
         if name in HELD:
             penalty = functools.partial(total, method, memory=(memory := Constant()))
