@@ -34,7 +34,7 @@ from sparsestudy.study import (
 )
 from sparsestudy.training import data, models
 from sparsestudy.training.probe import discover, expand
-from sparsestudy.trial import SCALARS, SPARSITY, objective_names
+from sparsestudy.trial import SCALARS, SEED, SPARSITY, objective_names
 from sparsestudy.values import AUTO
 
 T = TypeVar("T")
@@ -342,6 +342,8 @@ class Checker:
             if not self._metric(here, objective.metric) and objective.metric in seen:
                 self.add(here, f"{objective.metric!r} stands twice; keep one")
             seen.add(objective.metric)
+        if spec.seeds > 1 and SEED in spec.parameters:
+            self.add(("search", "seeds"), f"{SEED} is searched already; leave one of the two out")
         if spec.sampler == "grid":
             self._grid()
         elif spec.trials is None:
@@ -383,8 +385,9 @@ class Checker:
         mistaken = [*self.draft.problems, *self.problems]
         if any(p.path.startswith(("regularizers", "search.parameters")) for p in mistaken):
             return  # the grid is not what the file says
-        if not continuous and trials is not None and trials != (points := len(space.grid())):
-            count = f"{points} point{'s' if points > 1 else ''}"
+        seeds = self.spec.search.seeds
+        if not continuous and trials is not None and trials != (points := len(space.grid())) * seeds:
+            count = f"{points} point{'s' if points > 1 else ''}{f' on {seeds} seeds each' if seeds > 1 else ''}"
             self.add(("search", "trials"), f"the grid has {count}, got {trials}; leave it out, every point runs once")
 
     def _training(self) -> None:

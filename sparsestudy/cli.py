@@ -519,7 +519,8 @@ def _print_plan(planned: Any, estimate: Any) -> None:
         arms.add_row(escape(arm), " + ".join(m["method"] for m in methods.values()), escape(", ".join(own)) or "none")
     console.print(arms)
     shared = [p.name for p in planned.space.parameters if p.arm is None]
-    console.print(f"search   {spec.search.sampler}, {planned.trials} trials of {spec.training.epochs} epochs")
+    each = f", {spec.search.seeds} seeds a configuration" if spec.search.seeds > 1 else ""
+    console.print(f"search   {spec.search.sampler}, {planned.trials} trials of {spec.training.epochs} epochs{each}")
     if shared:
         console.print(f"         in every arm: {escape(', '.join(shared))}")
     for note in planned.notes():

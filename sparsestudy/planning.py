@@ -59,7 +59,7 @@ class Plan:
     @property
     def trials(self) -> int:
         """Number of trials of the whole study."""
-        return self.spec.search.trials or len(self.space.grid())
+        return self.spec.search.trials or len(self.space.grid()) * self.spec.search.seeds
 
     def configure(self, number: int, parameters: Mapping[str, Scalar], seed: int) -> TrialConfig:
         """What the trial at one point of the space trains."""

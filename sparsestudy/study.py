@@ -180,6 +180,7 @@ class SearchSpec(Section):
 
     sampler: Literal["tpe", "random", "grid", "qmc", "cmaes", "gp"] = Field("tpe", description="Search algorithm.")
     trials: int | None = Field(None, gt=0, description="Number of trials; a grid has as many as it has points.")
+    seeds: int = Field(1, gt=0, description="Trials of each configuration, on that many seeds; trials counts them all.")
     arms: Literal["searched", "balanced"] = Field(
         "searched", description="searched: the sampler picks the arm; balanced: arms take turns."
     )

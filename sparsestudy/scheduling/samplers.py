@@ -20,7 +20,7 @@ from scipy.stats.qmc import Sobol
 from sparsestudy.study import derive_seed
 
 
-def make(name: str, parameters: Sequence[str], seed: int, number: int) -> BaseSampler:
+def make(name: str, parameters: Sequence[str], seed: int, number: int, stride: int = 1) -> BaseSampler:
     """The sampler for one suggestion.
 
     Args:
@@ -28,6 +28,7 @@ def make(name: str, parameters: Sequence[str], seed: int, number: int) -> BaseSa
         parameters: Every parameter name of the space, in its order.
         seed: The study's seed.
         number: The trial's number.
+        stride: A configuration is drawn every so many trials; a sequence takes its next point then.
     """
     fresh = derive_seed(seed, "suggest", number)
     if name == "tpe":
@@ -38,7 +39,7 @@ def make(name: str, parameters: Sequence[str], seed: int, number: int) -> BaseSa
         # Arms and conditional parameters are outside what CMA-ES models; they are drawn independently, by design.
         return CmaEsSampler(seed=fresh, warn_independent_sampling=False)
     if name == "qmc":
-        return SobolSampler(parameters, seed=derive_seed(seed, "qmc"))
+        return SobolSampler(parameters, seed=derive_seed(seed, "qmc"), stride=stride)
     return RandomSampler(seed=fresh)
 
 
@@ -52,11 +53,12 @@ class SobolSampler(BaseSampler):
     Args:
         parameters: Parameter names; the position is the coordinate. Names not listed are drawn at random.
         seed: Of the scrambling.
+        stride: Trial n takes point n // stride.
     """
 
-    def __init__(self, parameters: Sequence[str], seed: int) -> None:
+    def __init__(self, parameters: Sequence[str], seed: int, stride: int = 1) -> None:
         self._coordinate = {name: i for i, name in enumerate(parameters)}
-        self._seed = seed
+        self._seed, self._stride = seed, stride
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing is sampled jointly: each coordinate stands for itself."""
@@ -76,8 +78,8 @@ class SobolSampler(BaseSampler):
             seed = derive_seed(self._seed, trial.number, param_name)
             return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
         engine = Sobol(len(self._coordinate), scramble=True, rng=self._seed)
-        if trial.number:
-            engine.fast_forward(trial.number)
+        if point := trial.number // self._stride:
+            engine.fast_forward(point)
         return from_unit(float(engine.random(1)[0, self._coordinate[param_name]]), param_distribution)
 
 

@@ -43,7 +43,8 @@ class StudySearch:
         self._deadline = time.monotonic() + 60 * spec.budget.minutes if spec.budget.minutes else None
         self.requeued = self._ledger.requeue_running(lease, "its driver died")
         if spec.search.sampler == "grid" and not self._trials():
-            self._ledger.add_trials(lease, [self._config(i, point) for i, point in enumerate(space.grid())])
+            points = [point for point in space.grid() for _ in range(spec.search.seeds)]
+            self._ledger.add_trials(lease, [self._config(i, point) for i, point in enumerate(points)])
         self._study = self._rebuild(self._trials())
         self._waiting = [trial.config for trial in self._trials() if trial.state is TrialState.WAITING]
         self._known = len(self._study.get_trials(deepcopy=False))
@@ -51,7 +52,7 @@ class StudySearch:
     @property
     def total(self) -> int:
         """How many trials the study has when it is done."""
-        return self.spec.search.trials or len(self.space.grid())
+        return self.spec.search.trials or len(self.space.grid()) * self.spec.search.seeds
 
     @property
     def live(self) -> int:
@@ -128,9 +129,13 @@ class StudySearch:
 
     def _new(self) -> tuple[TrialConfig, optuna.trial.Trial]:
         search, number = self.spec.search, self._known
-        if search.arms == "balanced" and len(self.space.arms) > 1:
-            self._study.enqueue_trial({ARM: self.space.arms[number % len(self.space.arms)]})
-        self._study.sampler = samplers.make(search.sampler, self._names, self.spec.training.seed, number)
+        configuration, replicate = divmod(number, search.seeds)
+        if replicate:  # another seed of the configuration before it
+            self._study.enqueue_trial(self._study.get_trials(deepcopy=False)[number - replicate].params)
+        elif search.arms == "balanced" and len(self.space.arms) > 1:
+            self._study.enqueue_trial({ARM: self.space.arms[configuration % len(self.space.arms)]})
+        seed = self.spec.training.seed
+        self._study.sampler = samplers.make(search.sampler, self._names, seed, number, search.seeds)
         trial = self._study.ask()
         assert trial.number == number, (trial.number, number)
         config = self._config(number, self._suggest(trial))

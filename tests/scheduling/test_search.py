@@ -196,6 +196,40 @@ def test_balanced_arms_take_turns(tmp_path: Path) -> None:
     launch.die()
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_a_configuration_trains_on_several_seeds(tmp_path: Path, sampler: str) -> None:
+    """Three trials in a row differ in nothing but their seed, also where a launch ended between them."""
+    study = spec(sampler=sampler, arms="balanced", seeds=3)
+    launch = Launch(tmp_path, study)
+    launch.train(4)
+    launch.search.ask()
+    launch.die()
+    launch = Launch(tmp_path, study)
+    launch.train(99)
+    configs = [trial.config for trial in launch.ledger.trials(launch.lease.study_id)]
+    launch.die()
+    assert [c.arm for c in configs[::3]] == ["none", "dropout", "perplexity", "none"]
+    assert [c.parameters for c in configs] == [c.parameters for c in configs[::3] for _ in range(3)]
+    assert len({str(c.parameters) for c in configs}) == 4
+    assert len({c.seed for c in configs}) == 12
+
+
+def test_a_sequence_takes_its_next_point_with_the_next_configuration(tmp_path: Path) -> None:
+    once, thrice = (Launch(tmp_path / name, spec(sampler="qmc", trials=3 * seeds, seeds=seeds))
+                    for name, seeds in (("once", 1), ("thrice", 3)))  # fmt: skip
+    assert [c.parameters for c in once.train(99)] == [c.parameters for c in thrice.train(99)[::3]]
+    once.die()
+    thrice.die()
+
+
+def test_a_grid_trains_every_point_on_several_seeds(tmp_path: Path) -> None:
+    space = SearchSpace(arms=("none",), parameters=(Parameter(name="lr", domain=Choice(values=(0.01, 0.1))),))
+    launch = Launch(tmp_path, spec(sampler="grid", trials=None, seeds=2), space)
+    assert launch.search.total == 4
+    assert [c.parameters["lr"] for c in launch.train(99)] == [0.01, 0.01, 0.1, 0.1]
+    launch.die()
+
+
 def test_ends_reach_the_search_as_they_were(tmp_path: Path) -> None:
     """Pruned is not complete, failed is not running: what Optuna sees, before and after a restart."""
     launch = Launch(tmp_path, spec())
