@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Array
-from sparsestudy.analysis.jackknife import Estimate, jackknife
+from sparsestudy.analysis.jackknife import jackknife
 from sparsestudy.analysis.pairs import Pairs, Whole, kept
 
 

@@ -21,8 +21,9 @@ import numpy as np
 from linearmodels.iv import IV2SLS
 
 from sparsestudy.analysis.anderson_rubin import Region, region_of
-from sparsestudy.analysis.clustered import LEVEL, Design, Effect, Floats, Projection, contrast_effect, effect_of
+from sparsestudy.analysis.clustered import LEVEL, Design, Floats, Projection, contrast_effect, effect_of
 from sparsestudy.analysis.compliance import Compliance, compliance
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Evidence
 from sparsestudy.analysis.instrument import Assigned, assigned, together
 from sparsestudy.analysis.sample import POOLED, STEP, Gap, Sample, full_length, sparsities
@@ -64,16 +65,16 @@ class LayerCause:
     layer: str
     trials: int
     configurations: int
-    effect: Effect
+    effect: Estimate
     anderson_rubin: Region
-    naive: Effect
+    naive: Estimate
     f: float | None = None
     weak: bool | None = None
     exogeneity: float | None = None
     form: str | None = None
     kink: float | None = None
     natural: float | None = None
-    spill: dict[str, Effect]
+    spill: dict[str, Estimate]
     reason: str = ""
 
 
@@ -137,7 +138,7 @@ def _estimate(layer: str, part: Assigned, others: Mapping[str, Floats]) -> Layer
     count = sample.configuration_count
     if count < FEWEST:
         reason = f"{count} configurations with a target, and it takes at least {FEWEST}"
-        return _unknown(layer, sample, Effect(reason=reason), reason)
+        return _unknown(layer, sample, Estimate(reason=reason), reason)
     naive = _slope(sample.sparsity, held, sample, sample.gap)
     first = Design.of(np.column_stack([part.instrument.values, held]), sample.configurations)
     projection = first.project(np.eye(1, 1 + held.shape[1])[0])
@@ -156,7 +157,7 @@ def _known(
     layer: str,
     part: Assigned,
     others: Mapping[str, Floats],
-    naive: Effect,
+    naive: Estimate,
     stages: tuple[Projection, Projection],
     left: tuple[Floats, Floats],
 ) -> LayerCause:
@@ -181,7 +182,7 @@ def _known(
     )
 
 
-def _two_stage(part: Assigned, fixed: Design, foretold: Projection) -> Effect:
+def _two_stage(part: Assigned, fixed: Design, foretold: Projection) -> Estimate:
     """Two-stage least squares of the gap, with the interval of the second stage's projection."""
     sample = part.sample
     # The library wants columns of full rank; the basis spans what the columns span.
@@ -190,25 +191,25 @@ def _two_stage(part: Assigned, fixed: Design, foretold: Projection) -> Effect:
     return effect_of(foretold, sample.gap, np.asarray(fit.resids, dtype=np.float64), scale=STEP)
 
 
-def _moved_along(part: Assigned, fixed: Design, foretold: Projection, other: Floats) -> Effect:
+def _moved_along(part: Assigned, fixed: Design, foretold: Projection, other: Floats) -> Estimate:
     """Two-stage least squares of another layer's sparsity on this layer's."""
     if not np.isfinite(other).all():
-        return Effect(reason="undefined in some of the trials")
+        return Estimate(reason="undefined in some of the trials")
     slope = float(foretold.weights @ other)
     return effect_of(foretold, other, fixed.residuals(other - slope * part.sample.sparsity))
 
 
-def _slope(column: Floats, held: Floats, sample: Sample, response: Floats) -> Effect:
+def _slope(column: Floats, held: Floats, sample: Sample, response: Floats) -> Estimate:
     design = Design.of(np.column_stack([column, held]), sample.configurations)
     return contrast_effect(design, response, np.eye(1, 1 + held.shape[1])[0], scale=STEP)
 
 
-def _unknown(layer: str, sample: Sample, naive: Effect, reason: str) -> LayerCause:
+def _unknown(layer: str, sample: Sample, naive: Estimate, reason: str) -> LayerCause:
     return LayerCause(
         layer=layer,
         trials=len(sample),
         configurations=sample.configuration_count,
-        effect=Effect(reason=reason),
+        effect=Estimate(reason=reason),
         anderson_rubin=Region(words=f"unbounded: {reason}"),
         naive=naive,
         spill={},

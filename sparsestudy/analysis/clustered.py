@@ -20,35 +20,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from sparsestudy.analysis.estimate import Estimate
+
 Floats: TypeAlias = NDArray[np.float64]
 Codes: TypeAlias = NDArray[np.intp]
 LEVEL = 0.95
 _RANK, _FULL = 1e-8, 1e-8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effect:
-    """An estimate with what it is worth.
-
-    Attributes:
-        estimate: In the unit its owner says; None where it cannot be said.
-        low: Lower end of the 95 % interval.
-        high: Upper end.
-        p: Two-sided, of no effect.
-        freedom: Degrees of freedom behind the interval; a handful means few clusters carry it.
-        reason: Why something is None; empty otherwise.
-    """
-
-    estimate: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    freedom: float | None = None
-    reason: str = ""
-
-    def excludes(self, value: float = 0.0) -> bool:
-        """Whether there is an interval, and the value lies outside it."""
-        return self.low is not None and self.high is not None and not self.low <= value <= self.high
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,8 +140,8 @@ class Design:
         return trace**2 / square
 
 
-def contrast_effect(design: Design, response: Floats, contrast: ArrayLike, *, scale: float = 1.0) -> Effect:
-    """Effect of one contrast of the coefficients, times ``scale``.
+def contrast_effect(design: Design, response: Floats, contrast: ArrayLike, *, scale: float = 1.0) -> Estimate:
+    """Estimate of one contrast of the coefficients, times ``scale``.
 
     Example:
         >>> x = np.array([0.0, 0.0, 1.0, 1.0, 1.0])
@@ -175,21 +152,21 @@ def contrast_effect(design: Design, response: Floats, contrast: ArrayLike, *, sc
     """
     projection = design.project(contrast)
     if isinstance(projection, str):
-        return Effect(reason=projection)
+        return Estimate(reason=projection)
     return effect_of(projection, response, design.residuals(response), scale=scale)
 
 
-def effect_of(projection: Projection, response: Floats, residuals: Floats, *, scale: float = 1.0) -> Effect:
-    """Effect with interval and p-value of a projection, given what the fit leaves of the response."""
+def effect_of(projection: Projection, response: Floats, residuals: Floats, *, scale: float = 1.0) -> Estimate:
+    """Estimate with interval and p-value of a projection, given what the fit leaves of the response."""
     estimate = float(projection.weights @ response)
     error = math.sqrt(float((projection.scores(residuals) ** 2).sum()))
     spread = float(np.abs(response - response.mean()).max(initial=0.0))
     if not math.isfinite(estimate) or not math.isfinite(error):
-        return Effect(reason="numbers too large to be added up")
+        return Estimate(reason="numbers too large to be added up")
     if error <= 1e-12 * spread * float(np.abs(projection.weights).max(initial=0.0)) or spread == 0:
-        return Effect(reason="the fit leaves nothing over, so there is no noise to judge it by")
+        return Estimate(reason="the fit leaves nothing over, so there is no noise to judge it by")
     margin = projection.quantile * error
-    return Effect(
+    return Estimate(
         estimate=scale * estimate,
         low=min(scale * (estimate - margin), scale * (estimate + margin)),
         high=max(scale * (estimate - margin), scale * (estimate + margin)),

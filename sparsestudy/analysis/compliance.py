@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsestudy.analysis.clustered import Design, Effect, Floats, contrast_effect, indicators
+from sparsestudy.analysis.clustered import Design, Floats, contrast_effect, indicators
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.sample import Sample
 
 ATTAINED = 0.03
@@ -55,7 +56,7 @@ class Compliance:
     """
 
     trials: int
-    slope: Effect
+    slope: Estimate
     attained: float | None = None
     below: float | None = None
     above: float | None = None
@@ -68,7 +69,7 @@ def compliance(sample: Sample, targets: Floats) -> Compliance:
     """Compare ``targets [m]`` with what the trials of the sample, all with a target, achieved."""
     if not len(sample):
         reason = "no trial with a target for this layer"
-        return Compliance(trials=0, slope=Effect(reason=reason), reason=reason)
+        return Compliance(trials=0, slope=Estimate(reason=reason), reason=reason)
     columns = np.column_stack([targets, indicators(sample.arms)])
     design = Design.of(columns, sample.configurations)
     low, high = np.quantile(sample.sparsity, [0.05, 0.95])

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsestudy.analysis.alarms import PATIENCE, constant_alarm, patience_alarm
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Evidence, Signal
-from sparsestudy.analysis.means import Estimate, mean_of, share_of
+from sparsestudy.analysis.means import mean_of, share_of
 from sparsestudy.analysis.onset import Onsets
 
 Floats: TypeAlias = NDArray[np.float64]

@@ -18,9 +18,10 @@ import numpy as np
 
 from sparsestudy.analysis.agreement import Agreement, agreement
 from sparsestudy.analysis.corrections import select
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Evidence
 from sparsestudy.analysis.information import Information, information
-from sparsestudy.analysis.jackknife import Estimate, numbered
+from sparsestudy.analysis.jackknife import numbered
 from sparsestudy.analysis.pairs import Axis, axes_of, part_of, single_axis
 from sparsestudy.analysis.ranks import MOMENTS, Moment, signal_at
 

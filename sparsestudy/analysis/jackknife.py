@@ -16,35 +16,18 @@ each of the same worlds, held it in 91 to 98 % of them, by percentiles and by BC
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Array
 
 FEWEST = 5
 """Configurations below which no interval is given."""
 LEVEL = 0.95
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A number with what is known about its error.
-
-    Attributes:
-        value: The estimate; None if it cannot be said.
-        low, high: Its 95 % interval; None if that cannot be said.
-        p: Two-sided, of no relation; None without an interval.
-        reason: Why something is None; empty otherwise.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    reason: str = ""
 
 
 def jackknife(value: float, left_out: Array, twice: float = 0.0, strata: NDArray[np.int64] | None = None) -> Estimate:
@@ -61,14 +44,14 @@ def jackknife(value: float, left_out: Array, twice: float = 0.0, strata: NDArray
 
     Example:
         >>> found = jackknife(0.5, np.tanh(np.arctanh(0.5) + np.array([-0.03, -0.01, 0.0, 0.01, 0.03])))
-        >>> f"{found.value:.2f} {found.low:.2f} {found.high:.2f}"  # z = 0.549 ± 2.776 * sqrt(4 / 5 * 0.002)
+        >>> f"{found.estimate:.2f} {found.low:.2f} {found.high:.2f}"  # z = 0.549 ± 2.776 * sqrt(4 / 5 * 0.002)
         '0.50 0.41 0.58'
     """
     count = len(left_out)
     if not math.isfinite(value):
         return Estimate(reason="undefined: one of the two does not vary")
     # Rounding may carry a perfect correlation a little past one.
-    found = Estimate(value=float(np.clip(value, -1.0, 1.0)))
+    found = Estimate(estimate=float(np.clip(value, -1.0, 1.0)))
     if count < FEWEST:
         return replace(found, reason=f"{count} configurations, an interval needs {FEWEST}")
     if not np.isfinite(left_out).all():
@@ -106,11 +89,11 @@ def as_error(agreement: Estimate) -> Estimate:
     """The share of pairs in the wrong order, (1 - r) / 2, of an agreement r; its p-value is that of one half.
 
     Example:
-        >>> as_error(Estimate(value=0.5, low=0.0, high=1.0)).low
+        >>> as_error(Estimate(estimate=0.5, low=0.0, high=1.0)).low
         0.0
     """
-    value, low, high = (None if r is None else (1 - r) / 2 for r in (agreement.value, agreement.high, agreement.low))
-    return replace(agreement, value=value, low=low, high=high)
+    value, low, high = (None if r is None else (1 - r) / 2 for r in (agreement.estimate, agreement.high, agreement.low))
+    return replace(agreement, estimate=value, low=low, high=high)
 
 
 def numbered(labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sparsestudy.analysis.clustered import LEVEL, Design, Effect, Floats, contrast_effect, indicators
+from sparsestudy.analysis.clustered import LEVEL, Design, Floats, contrast_effect, indicators
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Evidence
 from sparsestudy.analysis.sample import POOLED, STEP, Gap, Sample, draw, full_length, pooled, sparsities
 from sparsestudy.analysis.shape import Shape, no_shape, shape_of
@@ -47,9 +48,9 @@ class LayerLevel:
     trials: int
     configurations: int
     arms: int
-    within: Effect
-    between: Effect
-    by_arm: dict[str, Effect]
+    within: Estimate
+    between: Estimate
+    by_arm: dict[str, Estimate]
     ignoring_arms: float | None
     reversal: bool
     spread: Spread
@@ -117,7 +118,7 @@ def _layer(layer: str, sample: Sample, shapes: bool) -> LayerLevel:
     )
 
 
-def within_arms(sample: Sample, ratio: float = 0.0) -> Effect:
+def within_arms(sample: Sample, ratio: float = 0.0) -> Estimate:
     """Slope of the gap on sparsity with arms held fixed, per 0.1 sparsity.
 
     Args:
@@ -125,7 +126,7 @@ def within_arms(sample: Sample, ratio: float = 0.0) -> Effect:
         ratio: Variance between configurations over variance between seeds, as assumed for the weights.
     """
     if len(sample) < 3:
-        return Effect(reason=f"{len(sample)} usable trials, and it takes at least 3")
+        return Estimate(reason=f"{len(sample)} usable trials, and it takes at least 3")
     columns = np.column_stack([sample.sparsity, indicators(sample.arms)])
     both = whitened(np.column_stack([sample.gap, columns]), sample.configurations, ratio)
     design = Design.of(both[:, 1:], sample.configurations)
@@ -133,7 +134,7 @@ def within_arms(sample: Sample, ratio: float = 0.0) -> Effect:
     return contrast_effect(design, both[:, 0], slope, scale=STEP)
 
 
-def _one_arm(sample: Sample, arm: int, ratio: float) -> Effect:
+def _one_arm(sample: Sample, arm: int, ratio: float) -> Estimate:
     own = sample.arms == arm
     part = Sample(
         rows=sample.rows[own],
@@ -146,26 +147,26 @@ def _one_arm(sample: Sample, arm: int, ratio: float) -> Effect:
     return within_arms(part, ratio)
 
 
-def between_arms(sample: Sample) -> Effect:
+def between_arms(sample: Sample) -> Estimate:
     """Slope of the arms' mean gaps on their mean sparsities, per 0.1 sparsity; Student's t, arms minus 2 freedom.
 
     What differs between arms beside sparsity is far more than the noise of a mean, so every arm counts alike.
     """
     arms = len(sample.names)
     if arms < 3:
-        return Effect(reason=f"{_arms(arms)}, and a slope between arms takes at least 3")
+        return Estimate(reason=f"{_arms(arms)}, and a slope between arms takes at least 3")
     count = np.bincount(sample.arms)
     x, y = (np.bincount(sample.arms, values) / count for values in (sample.sparsity, sample.gap))
     if np.ptp(x) <= 1e-9 * np.abs(x).max():
-        return Effect(reason="all arms end equally sparse")
+        return Estimate(reason="all arms end equally sparse")
     if np.ptp(y) <= 1e-12 * max(np.abs(y).max(), 1e-300):
-        return Effect(reason="all arms have the same mean gap")
+        return Estimate(reason="all arms have the same mean gap")
     fit = stats.linregress(x, y)
     slope, error, p = float(fit.slope), float(fit.stderr), float(fit.pvalue)
     if not error > 0 or not np.isfinite([slope, error, p]).all():
-        return Effect(reason="the arms' means lie on a line, so there is no noise to judge it by")
+        return Estimate(reason="the arms' means lie on a line, so there is no noise to judge it by")
     margin = float(stats.t.ppf((1 + LEVEL) / 2, arms - 2)) * error
-    return Effect(
+    return Estimate(
         estimate=STEP * slope,
         low=STEP * (slope - margin),
         high=STEP * (slope + margin),

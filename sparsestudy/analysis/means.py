@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -10,27 +9,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from sparsestudy.analysis.estimate import Estimate
+
 Floats: TypeAlias = NDArray[np.float64]
 Whole: TypeAlias = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A number with its 95 % interval.
-
-    Attributes:
-        value: None where there is nothing to take it of.
-        low: Lower bound.
-        high: Upper bound.
-        count: Trials behind it.
-        reason: Why something above is None; empty if nothing is.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    count: int
-    reason: str = ""
 
 
 def mean_of(values: Floats, group: Whole) -> Estimate:
@@ -42,7 +24,7 @@ def mean_of(values: Floats, group: Whole) -> Estimate:
 
     Example:
         >>> found = mean_of(np.array([1.0, 1, 3, 3]), np.array([0, 0, 1, 1]))
-        >>> found.value, round(found.low, 2), round(found.high, 2)  # as of the two values 1 and 3
+        >>> found.estimate, round(found.low, 2), round(found.high, 2)  # as of the two values 1 and 3
         (2.0, -10.71, 14.71)
     """
     if not len(values):
@@ -51,7 +33,7 @@ def mean_of(values: Floats, group: Whole) -> Estimate:
     if groups < 2:
         return _single(mean, len(values))
     reach = float(stats.t.ppf(0.975, groups - 1)) * float(np.sqrt(_variance(values, group)))
-    return Estimate(value=mean, low=mean - reach, high=mean + reach, count=len(values))
+    return Estimate(estimate=mean, low=mean - reach, high=mean + reach, count=len(values))
 
 
 def share_of(happened: NDArray[np.bool_], group: Whole) -> Estimate:
@@ -66,7 +48,7 @@ def share_of(happened: NDArray[np.bool_], group: Whole) -> Estimate:
 
     Example:
         >>> found = share_of(np.zeros(20, dtype=bool), np.arange(20) // 2)
-        >>> found.value, found.low, round(found.high, 3)  # none in 10 groups: 1 - 0.025^(1/10)
+        >>> found.estimate, found.low, round(found.high, 3)  # none in 10 groups: 1 - 0.025^(1/10)
         (0.0, 0.0, 0.308)
     """
     if not len(happened):
@@ -80,7 +62,7 @@ def share_of(happened: NDArray[np.bool_], group: Whole) -> Estimate:
         quantiles = stats.t.ppf(0.975, count - 1) / stats.t.ppf(0.975, groups - 1)
         effective = min(count, share * (1 - share) / variance * float(quantiles) ** 2)
     low, high = proportion_confint(share * effective, effective, method="beta")
-    return Estimate(value=share, low=float(low), high=float(high), count=count)
+    return Estimate(estimate=share, low=float(low), high=float(high), count=count)
 
 
 def _variance(values: Floats, group: Whole) -> float:
@@ -90,8 +72,8 @@ def _variance(values: Floats, group: Whole) -> float:
 
 
 def _nothing() -> Estimate:
-    return Estimate(value=None, low=None, high=None, count=0, reason="no trial to take it of")
+    return Estimate(estimate=None, low=None, high=None, count=0, reason="no trial to take it of")
 
 
 def _single(value: float, count: int) -> Estimate:
-    return Estimate(value=value, low=None, high=None, count=count, reason="one configuration has no interval")
+    return Estimate(estimate=value, low=None, high=None, count=count, reason="one configuration has no interval")

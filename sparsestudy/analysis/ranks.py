@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sparsestudy.analysis.corrections import benjamini_hochberg
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Array, Evidence, Signal
-from sparsestudy.analysis.jackknife import Estimate, jackknife, numbered
+from sparsestudy.analysis.jackknife import jackknife, numbered
 
 Moment: TypeAlias = Literal["last", "best"]
 MOMENTS: tuple[Moment, ...] = ("last", "best")

@@ -28,8 +28,9 @@ from scipy import special
 
 from sparsestudy.analysis.agreement import Agreement, agreement
 from sparsestudy.analysis.corrections import select
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Array, Evidence, Signal
-from sparsestudy.analysis.jackknife import Estimate, as_error, numbered
+from sparsestudy.analysis.jackknife import as_error, numbered
 from sparsestudy.analysis.pairs import (
     Pairs,
     Whole,

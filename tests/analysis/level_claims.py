@@ -7,7 +7,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from sparsestudy.analysis.cause import LayerCause, cause
-from sparsestudy.analysis.clustered import Effect
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import CURVES, TRIAL_COLUMNS, Evidence, Signal
 from sparsestudy.analysis.level import level
 from tests.analysis.worlds import Truth, World, simulate
@@ -138,7 +138,7 @@ def said(found: LayerCause, beta: float, name: str) -> Outcome:
     }
 
 
-def covers(effect: Effect, beta: float) -> bool | None:
+def covers(effect: Estimate, beta: float) -> bool | None:
     """Whether the interval holds the truth; None without an interval."""
     return None if effect.low is None else effect.low <= TENTH * beta <= effect.high
 

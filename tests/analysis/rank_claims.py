@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 from scipy import stats
 
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Evidence, Signal
 from sparsestudy.analysis.granulated import Granulated, granulated
-from sparsestudy.analysis.jackknife import Estimate
 from sparsestudy.analysis.ranks import RankCorrelation, rank_correlations, signal_at
 from sparsestudy.analysis.robust import sign_errors
 from tests.analysis.worlds import Truth, World, simulate
@@ -65,7 +65,7 @@ def _discoveries(world: World, rows: tuple[RankCorrelation, ...], truth: Truth) 
     }
     if world in ("causal", "heteroscedastic"):
         found[f"{world}: Kendall of conv1, discovered with the wrong sign: wrong sign"] = any(
-            row.layer == "conv1" and row.kendall.value < 0 for row in discovered
+            row.layer == "conv1" and row.kendall.estimate < 0 for row in discovered
         )
     return found
 
@@ -79,7 +79,7 @@ def large_population(world: World) -> dict[str, float]:
     for seed in range(6):
         row = _granulated(simulate(world, 10**6 + seed, configurations=600, replicates=1)[0], "conv1")
         for axis in row.axes:
-            found.setdefault(axis.axis, []).append(np.nan if axis.kendall.value is None else axis.kendall.value)
+            found.setdefault(axis.axis, []).append(np.nan if axis.kendall.estimate is None else axis.kendall.estimate)
     return {axis: float(np.mean(values)) for axis, values in found.items()}
 
 
@@ -122,7 +122,7 @@ def controlled_run(seed: int) -> Outcome:
             worst = error.worst_environment or ""
             found["simpson: worst environment is a change of arm: share"] = worst.startswith("arm: ") and " / " in worst
             # Along the learning rate, arms are held fixed.
-            along = next(a.kendall.value for a in row.axes if a.axis == "training.optimizer.lr")
+            along = next(a.kendall.estimate for a in row.axes if a.axis == "training.optimizer.lr")
             found["simpson: granulated Kendall along the learning rate: wrong sign"] = (
                 None if along is None else along < 0
             )

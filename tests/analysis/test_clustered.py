@@ -5,10 +5,11 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from sparsestudy.analysis.clustered import Design, Effect, contrast_effect, indicators
+from sparsestudy.analysis.clustered import Design, contrast_effect, indicators
+from sparsestudy.analysis.estimate import Estimate
 
 
-def standard_error(effect: Effect) -> float:
+def standard_error(effect: Estimate) -> float:
     return (effect.high - effect.estimate) / stats.t.ppf(0.975, effect.freedom)
 
 
@@ -103,7 +104,7 @@ def test_no_noise_no_variation_and_one_cluster_have_no_interval():
     assert "no noise to judge it by" in contrast_effect(design, 3 * x, [1, 0]).reason
     assert "no noise to judge it by" in contrast_effect(design, np.ones(6), [1, 0]).reason
     alone = contrast_effect(Design.of(columns, np.zeros(6)), x**2, [1, 0])
-    assert alone == Effect(reason="too few configurations vary for an interval")
+    assert alone == Estimate(reason="too few configurations vary for an interval")
     assert not alone.excludes(0.0)
     constant = Design.of(np.column_stack([np.full(6, 0.3), np.ones(6)]), range(6))
     assert contrast_effect(constant, x**2, [1, 0]).estimate is None

@@ -46,42 +46,42 @@ def test_every_figure_of_a_rule():
         detectors(evidence(loss), overfitting, {"conv": alarms([6, 26, -1, 9, -1, -1])}), "sparsity rises, conv"
     )
     assert (found.overfitting, found.controls) == (3, 3)
-    assert found.false_alarms.value == pytest.approx(1 / 3)
-    assert found.misses.value == pytest.approx(1 / 3)
-    assert found.before.value == pytest.approx(1 / 3)
-    assert found.lead.value == pytest.approx((4 - 6) / 2)
+    assert found.false_alarms.estimate == pytest.approx(1 / 3)
+    assert found.misses.estimate == pytest.approx(1 / 3)
+    assert found.before.estimate == pytest.approx(1 / 3)
+    assert found.lead.estimate == pytest.approx((4 - 6) / 2)
     assert found.lead.count == 2
     # Stopped 4 early, 6 late, 19 late (never); the control 30 early, the others at their end.
-    assert found.excess.value == pytest.approx(0.1 * (4 + 6 + 19 + 30) / 6)
+    assert found.excess.estimate == pytest.approx(0.1 * (4 + 6 + 19 + 30) / 6)
     # With the best weights kept being late costs nothing.
-    assert found.kept.value == pytest.approx(0.1 * (4 + 30) / 6)
-    assert found.spent.value == pytest.approx((7 + 27 + 40 + 10 + 40 + 40) / 240)
+    assert found.kept.estimate == pytest.approx(0.1 * (4 + 30) / 6)
+    assert found.spent.estimate == pytest.approx((7 + 27 + 40 + 10 + 40 + 40) / 240)
 
 
 def test_a_rule_that_always_cries_at_once_leads_most_and_costs_most():
     loss, overfitting = runs(np.arange(10, 30))
     found = detectors(evidence(loss), overfitting, {"crying": alarms([0] * 20), "knowing": alarms(range(10, 30))})
     crying, knowing = row(found, "sparsity rises, crying"), row(found, "sparsity rises, knowing")
-    assert crying.lead.value > knowing.lead.value == 0
-    assert knowing.before.value == 1
+    assert crying.lead.estimate > knowing.lead.estimate == 0
+    assert knowing.before.estimate == 1
     assert crying.excess.low > knowing.excess.high
-    assert knowing.excess.value == 0
+    assert knowing.excess.estimate == 0
     assert knowing.against_constant.high < 0 < crying.against_constant.low
 
 
 def test_patience_is_late_by_itself_and_keeps_the_best():
     loss, overfitting = runs([10, 15, 20, 25, 39, 39])
     found = row(detectors(evidence(loss), overfitting, {}), "validation loss, patience")
-    assert found.lead.value == -10
-    assert found.excess.value == pytest.approx(4 / 6)
-    assert found.kept.value == pytest.approx(0)
-    assert (found.false_alarms.value, found.misses.value) == (0, 0)
+    assert found.lead.estimate == -10
+    assert found.excess.estimate == pytest.approx(4 / 6)
+    assert found.kept.estimate == pytest.approx(0)
+    assert (found.false_alarms.estimate, found.misses.estimate) == (0, 0)
 
 
 def test_the_constant_epoch_is_its_own_measure():
     loss, overfitting = runs([20] * 6)
     found = row(detectors(evidence(loss), overfitting, {}), "constant epoch")
-    assert (found.excess.value, found.lead.value, found.against_constant.value) == (0, 0, 0)
+    assert (found.excess.estimate, found.lead.estimate, found.against_constant.estimate) == (0, 0, 0)
 
 
 def test_gradient_disparity_is_judged_where_it_was_recorded():
@@ -90,7 +90,7 @@ def test_gradient_disparity_is_judged_where_it_was_recorded():
     assert (without.reason, without.excess) == ("gradient disparity was not recorded", None)
     rising = np.abs(EPOCHS - 8.0)[None, :, None].repeat(6, axis=0)
     recorded = evidence(loss, signals=(DISPARITY,), values=rising)
-    assert row(detectors(recorded, overfitting, {}), "gradient disparity").lead.value == 20 - (8 + 10)
+    assert row(detectors(recorded, overfitting, {}), "gradient disparity").lead.estimate == 20 - (8 + 10)
 
 
 def test_pruned_runs_that_have_not_overfitted_are_neither_controls_nor_misses():
@@ -105,7 +105,7 @@ def test_intervals_know_that_replicates_belong_together():
     rule = {"conv": alarms([17] * 20)}
     apart = row(detectors(evidence(loss), overfitting, rule), "sparsity rises")
     together = row(detectors(evidence(loss, np.arange(20) // 4), overfitting, rule), "sparsity rises")
-    assert apart.lead.value == together.lead.value
+    assert apart.lead.estimate == together.lead.estimate
     assert together.lead.high - together.lead.low > 2 * (apart.lead.high - apart.lead.low)
 
 
@@ -114,7 +114,7 @@ def test_gaps_and_ends_of_the_loss_stand_for_the_value_before():
     loss[0, 20:] = np.nan
     loss[1, 30] = np.nan
     found = row(detectors(evidence(loss), overfitting, {"conv": alarms([35, 30, 30])}), "sparsity rises")
-    assert found.excess.value == pytest.approx(0.1 * (9 + 19 + 20) / 3)
+    assert found.excess.estimate == pytest.approx(0.1 * (9 + 19 + 20) / 3)
 
 
 def test_losses_that_were_never_measured_leave_words():

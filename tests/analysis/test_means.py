@@ -10,7 +10,7 @@ def test_the_mean_of_single_trials_is_that_of_students_t():
     values = np.random.default_rng(0).normal(3, 2, 12)
     found = mean_of(values, np.arange(12))
     expected = stats.ttest_1samp(values, 0).confidence_interval()
-    assert (found.value, found.low, found.high) == pytest.approx((values.mean(), expected.low, expected.high))
+    assert (found.estimate, found.low, found.high) == pytest.approx((values.mean(), expected.low, expected.high))
 
 
 def test_the_mean_of_groups_of_any_size_is_that_of_statsmodels():
@@ -51,7 +51,7 @@ def test_nothing_and_one_group_have_no_interval():
     for of, values in ((mean_of, np.ones(3)), (share_of, np.ones(3, bool))):
         assert of(values[:0], np.zeros(0, int)).reason == "no trial to take it of"
         single = of(values, np.zeros(3, int))
-        assert (single.value, single.low, single.high) == (1, None, None)
+        assert (single.estimate, single.low, single.high) == (1, None, None)
         assert single.reason == "one configuration has no interval"
 
 

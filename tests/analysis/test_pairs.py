@@ -110,10 +110,10 @@ def test_granulated_kendall_on_a_grid_is_the_mean_of_taus_of_groups():
         # Without ties scipy's tau is the mean of sign · sign over pairs.
         psi[name] = np.mean([stats.kendalltau(signal[g], gap[g]).statistic for g in groups.values()])
     found = {axis.axis: axis for axis in row.axes}
-    assert found["x"].kendall.value == pytest.approx(psi["x"])
-    assert found["y"].kendall.value == pytest.approx(psi["y"])
-    assert (found["z"].pairs, found["z"].kendall.value) == (12, None)
-    assert row.kendall.value == pytest.approx((psi["x"] + psi["y"]) / 2)
+    assert found["x"].kendall.estimate == pytest.approx(psi["x"])
+    assert found["y"].kendall.estimate == pytest.approx(psi["y"])
+    assert (found["z"].pairs, found["z"].kendall.estimate) == (12, None)
+    assert row.kendall.estimate == pytest.approx((psi["x"] + psi["y"]) / 2)
     assert row.pairs == 24 + 36
 
 
@@ -168,7 +168,7 @@ def test_sign_errors_by_hand():
     # Between the arms 28 of 36 pairs are right; six have equal gaps and two equal signals, which count one half.
     assert row.environments["arm: a / b"] == pytest.approx(4 / 36)
     assert (row.worst, row.worst_environment) == (row.environments["arm: a / b"], "arm: a / b")
-    assert row.mean.value == pytest.approx((0 + 1 / 15 + 4 / 36) / 3)
+    assert row.mean.estimate == pytest.approx((0 + 1 / 15 + 4 / 36) / 3)
     assert row.weights == "none"
 
 
@@ -179,7 +179,7 @@ def test_weights_follow_the_noise_of_gaps():
     assert sign_errors(evidence)[0].weights == "replicates"
     assert sign_errors(evidence, of="accuracy", examples=500)[0].weights == "hoeffding"
     filtered, plain = sign_errors(evidence)[0], sign_errors(without_replicates(evidence))[0]
-    assert filtered.mean.value < plain.mean.value  # pairs that noise may have ordered are no evidence
+    assert filtered.mean.estimate < plain.mean.estimate  # pairs that noise may have ordered are no evidence
 
 
 def without_replicates(evidence):

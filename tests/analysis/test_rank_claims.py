@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from sparsestudy.analysis.corrections import select
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Evidence
 from sparsestudy.analysis.granulated import granulated
-from sparsestudy.analysis.jackknife import Estimate
 from sparsestudy.analysis.ranks import rank_correlations
 from sparsestudy.analysis.robust import sign_errors
 from tests.analysis.rank_claims import controlled_run, correlations_run

@@ -32,11 +32,11 @@ def test_correlations_are_scipys_and_left_out_ones_too(decimals):
     x = np.round(random.standard_normal(40), decimals)
     y = np.round(x + random.standard_normal(40), decimals)
     tau, rho = correlate(x, y, clusters)
-    assert tau.value == pytest.approx(stats.kendalltau(x, y).statistic)
-    assert rho.value == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert tau.estimate == pytest.approx(stats.kendalltau(x, y).statistic)
+    assert rho.estimate == pytest.approx(stats.spearmanr(x, y).statistic)
     for found, of in ((tau, stats.kendalltau), (rho, stats.spearmanr)):
         left = [of(x[clusters != c], y[clusters != c]).statistic for c in range(clusters.max() + 1)]
-        expected = jackknife(found.value, np.array(left))
+        expected = jackknife(found.estimate, np.array(left))
         assert (found.low, found.high, found.p) == pytest.approx((expected.low, expected.high, expected.p))
 
 
@@ -47,7 +47,7 @@ def test_influence_is_the_limit_of_leaving_out(monkeypatch):
     for one, other in zip(exact, rank_correlations(evidence), strict=True):
         for name in ("kendall", "spearman"):
             a, b = getattr(one, name), getattr(other, name)
-            assert a.value == b.value
+            assert a.estimate == b.estimate
             # To first order in 1 / 150 of an interval 0.15 to 0.3 wide.
             assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=0.003)
 

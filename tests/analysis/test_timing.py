@@ -59,7 +59,7 @@ def test_the_alarm_of_a_leading_layer_beats_that_of_another(found):
     rows = {detector.name: detector for detector in found.detectors}
     leading, other = rows["sparsity rises, conv0"], rows["sparsity rises, conv2"]
     assert leading.excess.high < other.excess.low
-    assert leading.misses.value == 0
+    assert leading.misses.estimate == 0
 
 
 def test_p_values_are_corrected_over_layers_and_the_mean_stands_apart(found):
