@@ -34,7 +34,7 @@ from sparsestudy.study import (
 )
 from sparsestudy.training import data, models
 from sparsestudy.training.probe import discover, expand
-from sparsestudy.trial import SCALARS, SEED, SPARSITY, objective_names
+from sparsestudy.trial import MEASURED, SCALARS, SEED, objective_names
 from sparsestudy.values import AUTO
 
 T = TypeVar("T")
@@ -358,7 +358,7 @@ class Checker:
         """Note it, and return True, if a trial has no metric of that name."""
         unknown = name not in objective_names()
         if unknown:
-            known = f"best/… or final/… and one of {listing((*SCALARS, SPARSITY))}"
+            known = f"best/… or final/… and one of {listing((*SCALARS, *MEASURED))}"
             self.add(path, f"no metric named {name!r}; allowed: {known}{_likely_metric(name)}")
         return unknown
 

@@ -14,7 +14,7 @@ from sparsestudy.measures import NetworkStatistic, OutputStatistic, WeightStatis
 from sparsestudy.regularizers import Layer, match
 from sparsestudy.space import ARM, Choice, Parameter, Scalar, SearchSpace, fill
 from sparsestudy.specfile import Draft
-from sparsestudy.study import StudySpec, TaskName, derive_seed
+from sparsestudy.study import NETWORK_METRICS, StudySpec, TaskName, derive_seed
 from sparsestudy.training.inspection import filters
 from sparsestudy.training.loop import Trainer
 from sparsestudy.trial import SCALARS, TrialConfig
@@ -65,7 +65,7 @@ class Plan:
         """What the trial at one point of the space trains."""
         spec, arm = self.spec, str(parameters[ARM])
         methods = [fill(template, parameters, prefix) for prefix, template in self.templates[arm].items()]
-        sections = {name: spec.model_dump(mode="json")[name] for name in ("data", "model", "training", "measures")}
+        sections = {name: spec.model_dump(mode="json")[name] for name in ("data", "model", "training")}
         for path in spec.search.parameters:
             set_path(sections, path.split("."), parameters[path])
         return TrialConfig.from_dict(
@@ -76,6 +76,7 @@ class Plan:
                 "parameters": dict(parameters),
                 "methods": methods,
                 **sections,
+                "measures": spec.measured.model_dump(mode="json"),
                 "seed": seed,
                 "threads": spec.resources.cpus,
                 "device": "cuda" if spec.resources.gpus else "cpu",
@@ -88,13 +89,17 @@ class Plan:
         main_layers = sum(any(match((p,), layer.name) for p in self.spec.measures.layers) for layer in self.layers)
         epochs = self.spec.training.epochs
         measured = len(range(0, epochs, self.spec.measures.every)) + ((epochs - 1) % self.spec.measures.every > 0)
-        headline = 2 * (1 + len(SCALARS) + 1 + main_layers)
-        rows = main_layers + sum(self._rows_of(measures.get(name)) for name in self.spec.measures.names)
+        names = self.spec.measured.names
+        known = 1 + sum(name in names for name in NETWORK_METRICS.values())
+        headline = 2 * (1 + len(SCALARS) + known + main_layers)
+        rows = main_layers + sum(self._rows_of(measures.get(name)) for name in names)
         return self.trials * (epochs * (len(SCALARS) + 1) + measured * rows + headline)
 
     def _rows_of(self, statistic: measures.Statistic) -> int:
         """Rows of one measured epoch; layers have but one series, that of the main measure."""
-        places = {WeightStatistic: len(self.filters), OutputStatistic: 2, NetworkStatistic: 1}
+        if isinstance(statistic, NetworkStatistic):
+            return len(statistic.splits) * len(statistic.outputs)
+        places = {WeightStatistic: len(self.filters), OutputStatistic: 2}
         times = sum(number for kind, number in places.items() if isinstance(statistic, kind))
         return times * len(statistic.outputs)
 

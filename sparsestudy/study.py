@@ -24,6 +24,13 @@ TaskName = Literal["classification", "regression"]
 """What labels ask of a network: the class of an example, or a number. It follows from their type, not a setting."""
 
 
+NETWORK_METRICS = {"compute/skipped": "skipped_compute"}
+"""Metrics that a measure of the whole network stands behind, on the validation probe set: metric -> its output.
+
+It is measured where ``measures.names``, an objective or a constraint asks for it, and costs nothing elsewhere.
+"""
+
+
 class Section(BaseModel):
     """Base of every part of a study file: frozen, strict about types, closed to unknown keys."""
 
@@ -297,6 +304,15 @@ class StudySpec(Section):
         pictured = self.measures.model_copy(update={"snapshots": MeasuresSpec().snapshots})
         plain = self.model_copy(update={"measures": pictured}).to_dict()
         return {k: v for k, v in plain.items() if k not in UNIDENTIFYING}
+
+    @property
+    def measured(self) -> MeasuresSpec:
+        """What a trial measures: `measures`, and what an objective or a constraint is about."""
+        metrics = {o.metric for o in self.search.objectives} | {c.metric for c in self.selection.constraints}
+        per_epoch = {metric.partition("/")[2] for metric in metrics}
+        asked = [output for metric, output in NETWORK_METRICS.items() if metric in per_epoch]
+        names = tuple(dict.fromkeys((*self.measures.names, *asked)))
+        return self.measures.model_copy(update={"names": names})
 
     @property
     def digest(self) -> str:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from sparsestudy.space import Scalar
-from sparsestudy.study import DataSpec, MeasuresSpec, ModelSpec, Section, TaskName, TrainingSpec
+from sparsestudy.study import NETWORK_METRICS, DataSpec, MeasuresSpec, ModelSpec, Section, TaskName, TrainingSpec
 
 
 class TrialConfig(Section):
@@ -167,10 +167,17 @@ class Measurement:
         return {layer: v for layer, values in layers.items() if (v := values.get(measure)) is not None}
 
     def value(self, metric: str, measure: str) -> float | None:
-        """A scalar metric, or ``sparsity/mean`` of a measure; None where that is undefined or was not measured."""
+        """A metric that `objective_names` lists; None where it is undefined or was not measured.
+
+        Args:
+            metric: Without ``best/`` or ``final/``.
+            measure: Of layers, whose mean is ``sparsity/mean``.
+        """
         if metric == SPARSITY:
             layers = self.series(measure)
             return sum(layers.values()) / len(layers) if layers else None
+        if metric in NETWORK_METRICS:
+            return self.statistics.get("network", {}).get("validation", {}).get(NETWORK_METRICS[metric])
         return self.scalars()[metric]
 
     def to_dict(self) -> dict[str, Any]:
@@ -194,11 +201,13 @@ SCALARS = (
 )
 SPARSITY = "sparsity/mean"
 """Mean over layers of the main measure on the validation probe set."""
+MEASURED = (SPARSITY, *NETWORK_METRICS)
+"""Metrics of measured epochs only."""
 
 
 def objective_names() -> list[str]:
     """Every metric an objective may name."""
-    return [f"{when}/{name}" for when in ("best", "final") for name in (*SCALARS, SPARSITY)]
+    return [f"{when}/{name}" for when in ("best", "final") for name in (*SCALARS, *MEASURED)]
 
 
 def headlines(trajectory: Sequence[Measurement], measure: str) -> dict[str, float]:
@@ -217,9 +226,8 @@ def headlines(trajectory: Sequence[Measurement], measure: str) -> dict[str, floa
         found |= {f"{when}/{name}": value for name, value in at.scalars().items()}
         measured = _measured_at_or_before(trajectory, at.epoch)
         found |= {f"{when}/sparsity/{layer}": value for layer, value in measured.series(measure).items()}
-        mean = measured.value(SPARSITY, measure)
-        if mean is not None:
-            found[f"{when}/{SPARSITY}"] = mean
+        known = {f"{when}/{name}": measured.value(name, measure) for name in MEASURED}
+        found |= {name: value for name, value in known.items() if value is not None}
     return found
 
 

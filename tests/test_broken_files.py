@@ -60,8 +60,8 @@ weight_correlation, weight_decay; did you mean 'dropout'?
   line 12: regularizers[2].strength: log_uniform needs low > 0, got 0
   line 13: search.trials: is missing; sampler tpe needs a number of trials
   line 15: search.objectives[0].metric: no metric named 'accuracy'; allowed: best/… or final/… and one of train/loss, \
-train/accuracy, validation/loss, validation/accuracy, gap/loss, gap/accuracy, penalty, sparsity/mean; did you mean \
-'best/validation/accuracy'?
+train/accuracy, validation/loss, validation/accuracy, gap/loss, gap/accuracy, penalty, sparsity/mean, \
+compute/skipped; did you mean 'best/validation/accuracy'?
   line 17: stopping.grace: unknown key; allowed: rule, grace_epochs, reduction_factor
   line 19: measures.main: 'zero' is not measured; allowed: perplexity, perplexity_inter, perplexity_intra, \
 perplexity_image, perplexity_silent, zero_fraction, dead_fraction

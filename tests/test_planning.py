@@ -215,7 +215,11 @@ def test_rows_by_hand(epochs: int, every: int, layers: str, rows: int) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    ["[perplexity, zero_fraction]", "[perplexity, weight_norms, hyperspherical_energy, margins, path_norm, sharpness]"],
+    [
+        "[perplexity, zero_fraction]",
+        "[perplexity, weight_norms, hyperspherical_energy, margins, path_norm, sharpness]",
+        "[perplexity, skipped_compute]",
+    ],
 )
 def test_rows_of_a_trial_that_is_trained(names: str) -> None:
     plan = planned(
@@ -224,6 +228,21 @@ def test_rows_of_a_trial_that_is_trained(names: str) -> None:
         f"measures: {{every: 3, layers: features.*, probe_size: 16, names: {names}}}",
         search="trials: 1",
     )
+    assert_rows_of(plan)
+
+
+def test_rows_of_an_objective_that_has_to_be_measured() -> None:
+    plan = planned(
+        "data: {train_size: 40}",
+        "training: {epochs: 3}",
+        search="trials: 1, objectives: [{metric: final/compute/skipped}]",
+    )
+    assert "skipped_compute" not in plan.spec.measures.names
+    assert_rows_of(plan)
+
+
+def assert_rows_of(plan: Plan) -> None:
+    """As many as a trial that is trained here has."""
     config = plan.example("none")
     trajectory = list(Trainer(config))
     rows = sum(len(epoch_metrics(m, config.measures.main)) for m in trajectory)

@@ -142,8 +142,10 @@ def test_reading_plain_data_is_strict(change: dict[str, Any]) -> None:
 
 
 def test_objective_names() -> None:
-    assert len(objective_names()) == 16
-    assert {"best/validation/accuracy", "final/sparsity/mean", "final/penalty"} <= set(objective_names())
+    assert len(objective_names()) == 18
+    assert {"best/validation/accuracy", "final/sparsity/mean", "final/penalty", "best/compute/skipped"} <= set(
+        objective_names()
+    )
 
 
 def test_states_that_are_ends() -> None:
@@ -215,6 +217,37 @@ def test_headlines_of_another_measure_and_of_none() -> None:
     dead = headlines([measured(0, 1.0, sparsity(a=None, b=None))], "perplexity")
     assert [key for key in dead if "sparsity" in key] == []
     assert [key for key in headlines([measured(0, 1.0)], "perplexity") if "sparsity" in key] == []
+
+
+def test_headlines_of_compute_skipped_stand_where_it_was_measured() -> None:
+    """The lowest loss is in epoch 1, the last measurement before it in epoch 0."""
+    shares = {0: 0.25, 1: None, 2: 0.5}
+    of = {e: {"network": {"validation": {"skipped_compute": share}}} if share else {} for e, share in shares.items()}
+    trajectory = [measured(e, loss, of[e]) for e, loss in ((0, 1.0), (1, 0.5), (2, 0.75))]
+    found = headlines(trajectory, "perplexity")
+    assert (found["best/compute/skipped"], found["final/compute/skipped"]) == (0.25, 0.5)
+    assert [m.value("compute/skipped", "perplexity") for m in trajectory] == [0.25, None, 0.5]
+    assert not [key for key in headlines(trajectory[1:2], "perplexity") if "skipped" in key]
+
+
+SKIPPED = {"metric": "final/compute/skipped"}
+
+
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        ({}, False),
+        ({"search": {"objectives": [{"metric": "best/validation/accuracy"}]}}, False),
+        ({"search": {"objectives": [{"metric": "best/validation/accuracy"}, SKIPPED]}}, True),
+        ({"selection": {"constraints": [{**SKIPPED, "at_least": 0.2}]}}, True),
+        ({"measures": {"names": ["perplexity", "zero_fraction", "dead_fraction", "skipped_compute"]}}, True),
+    ],
+)
+def test_compute_skipped_is_measured_where_somebody_asks(change: dict[str, Any], asked: bool) -> None:
+    spec = StudySpec.from_dict({"name": "s", "regularizers": [{"name": "none"}], **change})
+    usual = ("perplexity", "zero_fraction", "dead_fraction")
+    assert spec.measured.names == ((*usual, "skipped_compute") if asked else usual)
+    assert spec.measured.model_copy(update={"names": ()}) == spec.measures.model_copy(update={"names": ()})
 
 
 def test_measurements_are_read_back() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,9 @@ class NetworkStatistic(Statistic):
     It leaves the network as it was, to the last bit and also after an error: parameters, buffers, modes, hooks; and
     torch's random generators too.
     """
+
+    splits: ClassVar[tuple[Literal["train", "validation"], ...]] = ("train",)
+    """Probe sets it is measured on."""
 
     @abstractmethod
     def compute(self, model: nn.Module, inputs: Tensor, labels: Tensor, seed: int) -> dict[str, Tensor]:

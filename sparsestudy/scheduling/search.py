@@ -19,7 +19,7 @@ from sparsestudy.scheduling.distributions import to_distribution
 from sparsestudy.space import ARM, Choice, Domain, Integer, Scalar, SearchSpace, Uniform
 from sparsestudy.study import StudySpec, derive_seed
 from sparsestudy.tracking.ledger import Lease, Ledger
-from sparsestudy.trial import Failure, Measurement, Trial, TrialConfig, TrialState, headlines
+from sparsestudy.trial import SPARSITY, Failure, Measurement, Trial, TrialConfig, TrialState, headlines
 
 Configure = Callable[[int, Mapping[str, Scalar], int], TrialConfig]
 """(number, parameters, seed) -> what to train."""
@@ -102,9 +102,12 @@ class StudySearch:
         values = [found[o.metric] for o in self.spec.search.objectives if o.metric in found]
         missing = [o.metric for o in self.spec.search.objectives if o.metric not in found]
         if state is TrialState.COMPLETE and missing:
-            failure = Failure(
-                kind="UndefinedObjective", message=f"{missing[0]} is undefined: the measured layers are dead"
+            why = (
+                "the measured layers are dead"
+                if missing[0].endswith(SPARSITY)
+                else "no convolution or linear layer ran"
             )
+            failure = Failure(kind="UndefinedObjective", message=f"{missing[0]} is undefined: {why}")
             state = TrialState.FAIL
         if state is TrialState.FAIL:
             values = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
@@ -15,6 +17,7 @@ from sparsestudy.measures import NetworkStatistic, WeightStatistic
 from sparsestudy.regularizers import trained_weights
 from sparsestudy.study import derive_seed
 from sparsestudy.training.data import Split
+from sparsestudy.training.wrappers import eager
 from sparsestudy.trial import TrialConfig
 
 Place: TypeAlias = tuple[str, str, str]
@@ -30,7 +33,7 @@ class Inspection:
         networks: Statistics of the whole by name.
         initial: Weights before training by name; none if nothing asks for them.
         seed: Of the draws of statistics of the whole, the same in every epoch.
-        probe_size: How many of the training examples those of the whole see.
+        probe_size: How many examples of a split those of the whole see.
     """
 
     weights: Mapping[str, WeightStatistic]
@@ -53,17 +56,27 @@ class Inspection:
         )
 
     @torch.no_grad()
-    def values(self, model: nn.Module, train: Split) -> dict[Place, Tensor]:
-        """Values as 0-d tensors, under ``weights`` and under ``network``, ``train``; nothing leaves the device."""
+    def values(self, model: nn.Module, splits: Mapping[str, Split]) -> dict[Place, Tensor]:
+        """Values as 0-d tensors, under ``weights`` and under ``network``; nothing leaves the device.
+
+        Args:
+            model: The network.
+            splits: ``train`` and ``validation``, whose first examples are the probe sets.
+        """
         found: dict[Place, Tensor] = {}
         for name, weight in filters(model).items():
             for of_weight in self.weights.values():
                 values = of_weight.compute(weight, self.initial[name])
                 found |= {("weights", name, output): value for output, value in values.items()}
-        inputs, labels = train.inputs[: self.probe_size], train.labels[: self.probe_size]
-        for of_network in self.networks.values():
-            values = of_network.compute(model, inputs, labels, self.seed)
-            found |= {("network", "train", output): value for output, value in values.items()}
+        with ExitStack() as stack:
+            if self.networks and "torch._dynamo" in sys.modules:  # compiled code does not look at their hooks
+                eager.hold()
+                stack.callback(eager.release)
+            for of_network in self.networks.values():
+                for split in of_network.splits:
+                    inputs, labels = (part[: self.probe_size] for part in (splits[split].inputs, splits[split].labels))
+                    values = of_network.compute(model, inputs, labels, self.seed)
+                    found |= {("network", split, output): value for output, value in values.items()}
         return found
 
 

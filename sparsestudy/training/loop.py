@@ -181,7 +181,7 @@ class Trainer:
         results |= self._evaluate("validation", self._search, len(self._search.labels), measured)
         probe.enabled = False
         if measured:
-            results |= inspection.values(self.model, self._train)
+            results |= inspection.values(self.model, {"train": self._train, "validation": self._search})
         # The only copy off the device in the whole epoch.
         mean_penalty, *values = torch.stack([v.double() for v in (penalty, *results.values())]).tolist()
         numbers = dict(zip(results, values, strict=True))

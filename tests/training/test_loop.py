@@ -278,6 +278,17 @@ def test_weights_and_network_are_those_of_the_returned_model() -> None:
     assert set(found["network"]["validation"]) == set(statistics.get("margins").outputs)
 
 
+def test_compute_skipped_is_that_of_the_validation_probe_set() -> None:
+    """One hidden layer of 12: 64 * 12 MACs that read the data, 12 * 10 that read the rectified units."""
+    trial = config(measures={"names": ("perplexity", "skipped_compute"), "probe_size": 16}, epochs=3)
+    model, trajectory = fit(trial)
+    found = trajectory[-1].statistics["network"]
+    (seen,) = activations(model, data.load(trial.data).search.inputs[:16]).values()
+    expected = 120 * np.mean(seen.numpy() == 0) / (64 * 12 + 120)
+    assert expected > 0
+    assert found == {"validation": {"skipped_compute": pytest.approx(expected, rel=1e-12)}}
+
+
 def test_measuring_weights_and_network_changes_nothing_else() -> None:
     with_them = EVERYTHING.model_copy(update={"measures": MeasuresSpec(names=("perplexity", *BEYOND_LAYERS))})
     plain_model, plain = fit(EVERYTHING)
