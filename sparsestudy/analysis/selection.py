@@ -8,21 +8,17 @@ optimism.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
+from sparsestudy.analysis.chances import lower_bound, probability_best
+from sparsestudy.analysis.front import knee
 from sparsestudy.analysis.table import pareto_front, ranking
 from sparsestudy.study import StudySpec, digest
 from sparsestudy.trial import Trial, TrialState, without_seeds
-
-Floats: TypeAlias = NDArray[np.float64]
-DRAWS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +43,11 @@ class Candidate:
         """Mean of the first objective."""
         return self.values[0]
 
+    @property
+    def methods(self) -> int:
+        """How many methods it uses; ``none`` is none."""
+        return sum(method["method"] != "none" for method in self.trial.config.methods)
+
     def mean(self, metric: str) -> float | None:
         """Mean of a headline over the replicates; None if one of them has no such value."""
         found = [trial.headlines.get(metric) for trial in self.trials]
@@ -63,8 +64,10 @@ class Standing:
         scores: One per fresh seed.
         mean: Their mean.
         bound: One-sided 95 % bound of the mean on the bad side (Student's t); None with a single seed.
-        probability_best: Share of draws of the means in which it is the best; None with a single seed each.
+        probability_best: Share of draws of the expected values in which it is the best; None with a single seed each,
+            and for who trained on fewer seeds than another.
         searched: The same metric on the search split, mean over its replicates.
+        distance: With several objectives, the mean distance from ideal over the fresh seeds.
     """
 
     number: int
@@ -73,6 +76,7 @@ class Standing:
     bound: float | None
     probability_best: float | None
     searched: float
+    distance: float | None = None
 
 
 def configuration_key(trial: Trial) -> str:
@@ -81,22 +85,35 @@ def configuration_key(trial: Trial) -> str:
 
 
 def candidates(spec: StudySpec, trials: Sequence[Trial]) -> list[Candidate]:
-    """Configurations with a COMPLETE trial that meet the study's constraints, best first.
+    """Configurations with a COMPLETE trial that meet the study's constraints, best first, equals by number.
 
     Replicates count by their means, for the objectives as for the constraints: picking the lucky ones among them would
     be what the finals are there to prevent. With several objectives the Pareto front comes first, its knee at the head.
     """
+    allowed = _allowed(spec, trials)
+    means = _means(allowed)
+    front = pareto_front(spec, means) if len(spec.search.objectives) > 1 else []
+    first = [front[i].number for i in knee(spec, front)]
+    rest = [trial.number for trial in ranking(spec, means) if trial.number not in first]
+    return [allowed[number] for number in (*first, *rest)]
+
+
+def front_of(spec: StudySpec, trials: Sequence[Trial]) -> list[Trial]:
+    """The Pareto front that `candidates` begin with: a trial for each configuration, with the means of its values."""
+    return pareto_front(spec, _means(_allowed(spec, trials)))
+
+
+def _means(allowed: Mapping[int, Candidate]) -> list[Trial]:
+    return [replace(candidate.trial, values=candidate.values) for candidate in allowed.values()]
+
+
+def _allowed(spec: StudySpec, trials: Sequence[Trial]) -> dict[int, Candidate]:
     groups: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=lambda t: t.number):
         if trial.state is TrialState.COMPLETE:
             groups.setdefault(configuration_key(trial), []).append(trial)
     found = {group[0].number: _candidate(group) for group in groups.values()}
-    allowed = {number: candidate for number, candidate in found.items() if not violations(spec, candidate)}
-    means = [replace(candidate.trial, values=candidate.values) for candidate in allowed.values()]
-    front = pareto_front(spec, means) if len(spec.search.objectives) > 1 else []
-    first = [front[i].number for i in knee(spec, front)]
-    rest = [trial.number for trial in ranking(spec, means) if trial.number not in first]
-    return [allowed[number] for number in (*first, *rest)]
+    return {number: candidate for number, candidate in found.items() if not violations(spec, candidate)}
 
 
 def _candidate(group: Sequence[Trial]) -> Candidate:
@@ -115,22 +132,6 @@ def violations(spec: StudySpec, candidate: Candidate) -> list[str]:
     return found
 
 
-def knee(spec: StudySpec, front: Sequence[Trial]) -> list[int]:
-    """Positions of a Pareto front's trials, the best compromise first.
-
-    Every objective is scaled to [0, 1] over the front, 0 its best; the least weighted sum comes first. With equal
-    weights that is the trial farthest below the plane through the points that are worst in all objectives but one.
-    """
-    if not front:
-        return []
-    signs = np.array([1.0 if o.direction == "minimize" else -1.0 for o in spec.search.objectives])
-    costs = np.array([trial.values for trial in front], dtype=float) * signs
-    span = np.ptp(costs, axis=0)
-    scaled = (costs - costs.min(axis=0)) / np.where(span > 0, span, 1.0)
-    total = scaled @ np.array([spec.selection.weights.get(o.metric, 1.0) for o in spec.search.objectives])
-    return sorted(range(len(front)), key=lambda i: (total[i], front[i].number))
-
-
 def finalists(spec: StudySpec, trials: Sequence[Trial]) -> list[Candidate]:
     """The ``selection.finalists`` best candidates, and those that tie with the last of them, at most twice as many."""
     found, count = candidates(spec, trials), spec.selection.finalists
@@ -142,37 +143,63 @@ def finalists(spec: StudySpec, trials: Sequence[Trial]) -> list[Candidate]:
 
 
 def judge(
-    spec: StudySpec, chosen: Sequence[Candidate], scores: Sequence[Sequence[float]], metric: str
+    spec: StudySpec,
+    chosen: Sequence[Candidate],
+    scores: Sequence[Sequence[float]],
+    metric: str,
+    distances: Sequence[Sequence[float]] | None = None,
 ) -> list[Standing]:
     """Rank finalists by their scores on the selection split under the study's risk rule, the winner first.
 
+    A configuration that trains on some seeds only is no configuration to ship: whoever has fewer scores than another
+    stands behind, whatever they are, and out of the comparison. Of equals under the rule the simpler one comes first,
+    which has fewer methods, then the lower number.
+
     Args:
         spec: Its ``selection.rule``: ``mean``, ``lower_bound`` (the 95 % bound on the bad side) or
-            ``probability_best``.
+            ``probability_best``, of the scores or, with several objectives, of the distances.
         chosen: The finalists.
-        scores: Of each finalist, one score per fresh seed; finite.
+        scores: Of each finalist, one score per fresh seed that did not fail; finite.
         metric: What the scores are: ``accuracy``, larger is better, or ``loss``.
+        distances: With several objectives, the distance from ideal beside each score.
     """
     sign = 1.0 if metric == "accuracy" else -1.0
-    wins = probability_best([sign * np.asarray(own, dtype=float) for own in scores])
-    shares = [None] * len(chosen) if wins is None else wins
-    found = [_standing(spec, *each, metric=metric, sign=sign) for each in zip(chosen, scores, shares, strict=True)]
+    merits = [sign * np.asarray(s, dtype=float) for s in scores]
+    if distances is not None:
+        merits = [-np.asarray(own, dtype=float) for own in distances]
+    most = max(len(own) for own in merits)
+    running = [place for place, own in enumerate(merits) if len(own) == most]
+    shares = dict(zip(running, probability_best([merits[place] for place in running]) or (), strict=False))
 
-    def merit(standing: Standing) -> tuple[float, float]:
-        by = {
-            "mean": sign * standing.mean,
-            # Who has a single score left, the other seeds having failed, has no bound to stand on.
-            "lower_bound": -math.inf if standing.bound is None else sign * standing.bound,
-            "probability_best": standing.probability_best or 0.0,
-        }
-        return by[spec.selection.rule], sign * standing.mean
+    def order(place: int) -> tuple[float, ...]:
+        own, candidate = merits[place], chosen[place]
+        # With as many seeds each and one variance for all, the likeliest best is the one with the best mean.
+        bound = lower_bound(own) if spec.selection.rule == "lower_bound" else None
+        keys = (float(own.mean()) if bound is None else bound, float(own.mean()))
+        return (-len(own), *(-_even(key) for key in keys), candidate.methods, candidate.trial.number)
 
-    return sorted(found, key=merit, reverse=True)
+    places = sorted(range(len(chosen)), key=order)
+    return [
+        _standing(spec, chosen[i], scores[i], shares.get(i), None if distances is None else distances[i], metric=metric)
+        for i in places
+    ]
+
+
+def _even(value: float) -> float:
+    """Twelve digits, so that the order in which equal scores were added makes no winner."""
+    return float(f"{value:.12g}")
 
 
 def _standing(
-    spec: StudySpec, candidate: Candidate, own: Sequence[float], share: float | None, *, metric: str, sign: float
+    spec: StudySpec,
+    candidate: Candidate,
+    own: Sequence[float],
+    share: float | None,
+    distances: Sequence[float] | None,
+    *,
+    metric: str,
 ) -> Standing:
+    sign = 1.0 if metric == "accuracy" else -1.0
     bound = lower_bound(sign * np.asarray(own, dtype=float))
     searched = candidate.mean(f"{spec.search.objectives[0].epoch}/validation/{metric}")
     assert searched is not None, "every COMPLETE trial has these headlines"
@@ -183,45 +210,8 @@ def _standing(
         bound=None if bound is None else sign * bound,
         probability_best=share,
         searched=searched,
+        distance=None if distances is None else float(np.mean(distances)),
     )
-
-
-def lower_bound(scores: Floats) -> float | None:
-    """One-sided 95 % lower bound of the mean (Student's t), None with fewer than two scores.
-
-    Example:
-        >>> round(lower_bound(np.array([0.8, 0.9, 1.0])), 4)  # 0.9 - 2.92 * 0.1 / sqrt(3)
-        0.7314
-    """
-    if len(scores) < 2:
-        return None
-    error = float(scores.std(ddof=1)) / math.sqrt(len(scores))
-    return float(scores.mean()) - float(stats.t.ppf(0.95, len(scores) - 1)) * error
-
-
-def probability_best(scores: Sequence[Floats], seed: int = 0) -> list[float] | None:
-    """Probability that each finalist has the largest expected score, under flat priors.
-
-    Means are drawn from Student's t around the observed ones, with the variance pooled over finalists: with a handful
-    of seeds each, a variance of one's own says next to nothing. A single seed each says nothing of the variance, and so
-    of the probability: None. Without any variance the means alone decide; equal means share.
-    """
-    means = np.array([s.mean() for s in scores])
-    counts = np.array([len(s) for s in scores])
-    freedom = int((counts - 1).sum())
-    squares = sum(float(((s - s.mean()) ** 2).sum()) for s in scores)
-    best = means == means.max()
-    if freedom < 1 and len(scores) > 1:
-        return None
-    if squares <= 0:
-        return [float(v) for v in best / best.sum()]
-    random = np.random.default_rng(seed)
-    # One pooled variance drawn for all, then the means given it.
-    variance = squares / random.chisquare(freedom, size=DRAWS)
-    noise = random.standard_normal((DRAWS, len(means)))
-    drawn = means + noise * np.sqrt(variance[:, None] / counts)
-    wins = np.bincount(drawn.argmax(axis=1), minlength=len(means))
-    return [float(v) for v in wins / DRAWS]
 
 
 def optimism(searched: float, tested: float, *, maximize: bool) -> float:
@@ -246,6 +236,8 @@ def selection_record(
                 "mean": s.mean,
                 "bound": s.bound,
                 "probability_best": s.probability_best,
+                "distance": s.distance,
+                "failed": spec.selection.seeds - len(s.scores),
             }
             for s in standings
         ],

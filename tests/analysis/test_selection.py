@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from scipy import stats
 
 from sparsestudy.analysis import selection
 from sparsestudy.analysis.card import model_card
-from sparsestudy.analysis.selection import Candidate, candidates, finalists, judge, knee, lower_bound, probability_best
+from sparsestudy.analysis.chances import probability_best
+from sparsestudy.analysis.front import knee
+from sparsestudy.analysis.selection import Candidate, candidates, finalists, judge
 from sparsestudy.study import StudySpec
 from sparsestudy.trial import Trial, TrialConfig, TrialState
 
@@ -185,8 +188,11 @@ SCORES = [[0.90, 0.60, 0.99], [0.82, 0.81, 0.83], [0.80, 0.80, 0.80]]
 """Means 0.83, 0.82 and 0.8; the first one is all over the place."""
 
 
-def stand(number: int, searched: float = 0.5) -> Candidate:
+def stand(number: int, searched: float = 0.5, methods: tuple[dict[str, Any], ...] = ()) -> Candidate:
     (candidate,) = candidates(make_spec(), [trial(number, searched, headlines={ACCURACY: searched})])
+    if methods:
+        config = candidate.trial.config.model_copy(update={"methods": methods})
+        return replace(candidate, trials=(replace(candidate.trial, config=config),))
     return candidate
 
 
@@ -242,56 +248,40 @@ def test_a_single_seed_decides_by_its_score(rule: str) -> None:
     assert [(s.bound, s.probability_best) for s in standings] == [(None, None)] * 3
 
 
-def test_the_lower_bound_is_that_of_scipy() -> None:
-    scores = np.random.default_rng(1).normal(0.8, 0.1, size=7)
-    # Of a two-sided 90 % interval the lower end is the one-sided 95 % bound.
-    low, _ = stats.t.interval(0.9, 6, loc=scores.mean(), scale=stats.sem(scores))
-    assert lower_bound(scores) == pytest.approx(low, rel=1e-12)
-    assert lower_bound(scores[:1]) is None
+def test_who_failed_on_a_seed_stands_behind_and_out_of_the_comparison() -> None:
+    """Number 4 leads by far on the two seeds that it survived; the other two are compared as if it were not there."""
+    standings = judge(make_spec(), CHOSEN, [[0.99, 0.98], *SCORES[1:]], "accuracy")
+    assert [s.number for s in standings] == [7, 2, 4]
+    assert standings[2].probability_best is None
+    assert [s.probability_best for s in standings[:2]] == probability_best([np.array(own) for own in SCORES[1:]])
+    record = selection.selection_record(make_spec(), standings, "accuracy", {"mean": 0.5})
+    assert [finalist["failed"] for finalist in record["finalists"]] == [0, 0, 1]
+    # Nobody is whole: those who failed least.
+    assert [s.number for s in judge(make_spec(), CHOSEN, [[0.9], [0.5, 0.6], [0.6, 0.7]], "accuracy")] == [2, 7, 4]
 
 
-def test_the_lower_bound_covers_as_often_as_it_says() -> None:
-    """95 % of 4,000 samples of three; standard error 0.34 %, so 1.2 % is three and a half of them."""
-    samples = np.random.default_rng(2).normal(size=(4000, 3))
-    below = np.mean([(lower_bound(sample) or 0) <= 0 for sample in samples])
-    assert below == pytest.approx(0.95, abs=0.012)
+@pytest.mark.parametrize("rule", ["mean", "lower_bound", "probability_best"])
+def test_of_equals_the_simpler_comes_first_then_the_lower_number(rule: str) -> None:
+    """0.1 + 0.2 and 0.3 + 0 differ in their last bit only."""
+    both, plain = ({"method": "dropout"}, {"method": "perplexity"}), ({"method": "none"},)
+    chosen = [stand(4, methods=both), stand(7, methods=both[:1]), stand(9, methods=plain), stand(8, methods=plain)]
+    scores = [[0.1, 0.2], [0.2, 0.1], [0.1, 0.2], [0.2, 0.1]]
+    standings = judge(make_spec(rule=rule), chosen, scores, "accuracy")
+    assert [s.number for s in standings] == [8, 9, 7, 4]
+    last = [[0.1 + 0.2, 0.0], [0.3, 0.0]]
+    assert sum(last[0]) > sum(last[1])
+    assert [s.number for s in judge(make_spec(), chosen[:2], last, "accuracy")] == [7, 4]
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ([0.80, 0.90, 0.85], [0.79, 0.86, 0.78]),
-        ([0.5, 0.7], [0.55, 0.75, 0.8, 0.6]),
-        ([0.1, 0.3, 0.2], [0.9, 0.7, 0.8]),
-    ],
-)
-def test_the_probability_of_the_better_of_two_has_a_closed_form(one: list[float], other: list[float]) -> None:
-    """Student's t of the pooled two-sample test, as scipy has it.
-
-    10,000 draws have a standard error of at most 0.005; 0.02 is four of them.
-    """
-    expected = stats.ttest_ind(one, other, alternative="less").pvalue
-    found = probability_best([np.array(one), np.array(other)])
-    assert found is not None
-    assert found[0] == pytest.approx(expected, abs=0.02)
-    assert sum(found) == pytest.approx(1, abs=1e-12)
-
-
-def test_the_probability_of_the_best_of_equals_is_shared() -> None:
-    same = np.array([0.5, 0.7, 0.6])
-    # Standard error of a share of a third: 0.0047.
-    assert probability_best([same, same, same]) == pytest.approx([1 / 3] * 3, abs=0.02)
-    assert probability_best([np.array([0.5]), np.array([0.5]), np.array([0.4])]) is None
-    assert probability_best([np.array([0.5])]) == [1]
-    steady = np.array([0.5, 0.5])
-    assert probability_best([steady, steady, steady - 0.25, steady]) == [1 / 3, 1 / 3, 0, 1 / 3]
-    assert probability_best([steady]) == [1]
-
-
-def test_the_probability_is_the_same_every_time() -> None:
-    scores = [np.array(own) for own in SCORES]
-    assert probability_best(scores) == probability_best(scores)
-    assert probability_best(scores) != probability_best(scores, seed=1)
+def test_with_several_objectives_the_distance_decides() -> None:
+    """Number 2 is nearest to ideal on all seeds, and has the worst scores."""
+    distances = [[0.9, 0.8, 1.0], [0.5, 0.7, 0.6], [0.1, 0.2, 0.3]]
+    standings = judge(make_spec(*TWO), CHOSEN, SCORES, "accuracy", distances)
+    assert [s.number for s in standings] == [2, 7, 4]
+    assert [s.distance for s in standings] == pytest.approx([0.2, 0.6, 0.9], rel=1e-12)
+    assert [s.mean for s in standings] == pytest.approx([0.8, 0.82, 0.83], rel=1e-12)
+    assert standings[0].probability_best is not None
+    assert standings[0].probability_best > 0.9
 
 
 # What is written down
