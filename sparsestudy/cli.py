@@ -363,6 +363,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _print_selection(found: Selection) -> None:
+    from sparsestudy.analysis.front import reasons
     from sparsestudy.words import called
 
     record, test = found.record, found.record["test"]
@@ -373,6 +374,8 @@ def _print_selection(found: Selection) -> None:
         best = "–" if row["probability_best"] is None else f"{row['probability_best']:.0%}"
         table.add_row(str(row["trial"]), f"{row['search']:.4g}", f"{row['mean']:.4g}", bound, best)
     console.print(table)
+    for reason in reasons(record):
+        console.print(reason)
     if not found.fresh:
         console.print("this is the recorded choice; nothing was trained or looked at again (--again chooses anew)")
     console.print(

@@ -25,6 +25,9 @@ from sparsestudy.trial import Measurement, Trial, TrialState
 if TYPE_CHECKING:
     import pandas as pd
 
+PATIENCE = 20.0
+"""Seconds to wait for MLflow where it is the only thing to be waited for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
@@ -73,6 +76,13 @@ def train(study: Study, planned: Plan | Finals, lease: Lease, watch: Callable[[P
             watch(progress)
         delivered = tracker.close()
     return Launch(tracker=tracker, interrupted=interrupted, delivered=delivered)
+
+
+def deliver(study: Study) -> Launch:
+    """Bring to MLflow what is recorded and has not got there; train nothing."""
+    tracker = _tracker(study, study.spec)
+    tracker.start()
+    return Launch(tracker=tracker, interrupted=False, delivered=tracker.close(PATIENCE))
 
 
 def _progress(study: Study, planned: Plan | Finals) -> Progress:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,18 +17,22 @@ from typing import Any
 
 from sparsestudy import files
 from sparsestudy.errors import ConflictError, TrialFailedError
-from sparsestudy.launching import Launch, leased, train
+from sparsestudy.finals import answers, count_look, objectives_of, weights_of
+from sparsestudy.finals import score as _score
+from sparsestudy.launching import Launch, deliver, leased, train
 from sparsestudy.planning import finals, single_point
 from sparsestudy.recorded import Study, open_study
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.specfile import dump_yaml
 from sparsestudy.study import SelectionSpec, StudySpec
 from sparsestudy.tracking.mlflow_tracker import Tracker
-from sparsestudy.trial import Trial, TrialState
+from sparsestudy.trial import TrialState
 from sparsestudy.words import called
 
 logger = logging.getLogger(__name__)
 FOLDER = "winner"
+CONTENTS = ("weights.safetensors", "config.json", "best.yaml", "README.md")
+"""Files of a winner, which a registered model has too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,8 @@ def select(name: str, *, again: bool = False, watch: Callable[[Progress], None] 
         folder = study.folder / FOLDER
         recorded = _recorded(folder)
         if recorded and not again:
+            if not recorded["registered"]:
+                _register_late(study, folder, recorded)
             return Selection(study=name, folder=folder, record=recorded, fresh=False)
         with leased(study):  # nobody is searching: the trials to choose from are all there
             chosen = _finalists(study)
@@ -77,7 +83,7 @@ def select(name: str, *, again: bool = False, watch: Callable[[Progress], None] 
             if not all(trial.state.finished for trial in final.trials()):
                 _tell(launch, lambda tracker: tracker.finish({}, metrics={}, complete=False))
                 return Selection(study=name, folder=folder, record={}, fresh=True)
-            record = _judge(study, final, chosen, looks=1 + int(recorded.get("test", {}).get("looks", 0)))
+            record = _judge(study, final, chosen, folder)
             _hand_over(study, final, launch, folder, record)
         return Selection(study=name, folder=folder, record=record, fresh=True)
 
@@ -117,23 +123,36 @@ def _finals_study(study: Study, spec: StudySpec) -> Study:
     return Study(folder=study.folder, ledger=study.ledger, record=study.ledger.create_study(name, spec))
 
 
-def _judge(study: Study, final: Study, chosen: Sequence[Any], looks: int) -> dict[str, Any]:
+def _judge(study: Study, final: Study, chosen: Sequence[Any], folder: Path) -> dict[str, Any]:
     """Compare finalists on the selection split, look at the winner's test split, and say so as plain data."""
-    from sparsestudy.analysis.selection import judge, selection_record
+    from sparsestudy.analysis.front import Yardstick, front_record
+    from sparsestudy.analysis.selection import front_of, judge, selection_record
 
-    metric = "loss" if study.spec.search.objectives[0].metric.endswith("loss") else "accuracy"
-    scores = _selection_scores(final, metric)
-    alive = [candidate for candidate in chosen if f"trial-{candidate.trial.number}" in scores]
-    standings = judge(study.spec, alive, [[*scores[f"trial-{c.trial.number}"].values()] for c in alive], metric)
-    own = scores[f"trial-{standings[0].number}"]
+    spec = study.spec
+    metric = "loss" if spec.search.objectives[0].metric.endswith("loss") else "accuracy"
+    found = _selection_scores(final, metric)
+    alive = [candidate for candidate in chosen if f"trial-{candidate.trial.number}" in found]
+    own = [found[f"trial-{candidate.trial.number}"] for candidate in alive]
+    scores = [[each[metric] for each in by_trial.values()] for by_trial in own]
+    front, distances = front_of(spec, study.trials()) if len(spec.search.objectives) > 1 else [], None
+    if front:
+        yardstick = Yardstick.of(spec, front)
+        distances = [
+            [yardstick.distance(objectives_of(spec, final.trial(n), each)) for n, each in by_trial.items()]
+            for by_trial in own
+        ]
+    standings = judge(spec, alive, scores, metric, distances)
+    winning = {number: each[metric] for number, each in found[f"trial-{standings[0].number}"].items()}
     # Shipped is the seed in the middle: the best one would be the luckiest one.
-    shipped = sorted(own, key=lambda number: own[number])[(len(own) - 1) // 2]
-    tests = {number: _score(final, final.trial(number), "test") for number in own}
-    values = [found[metric] for found in tests.values()]
-    test = {"mean": sum(values) / len(values), "scores": values, "shipped": tests[shipped], "looks": looks}
-    scored = {number for by_trial in scores.values() for number in by_trial}
+    shipped = sorted(winning, key=lambda number: winning[number])[(len(winning) - 1) // 2]
+    number = count_look(folder)
+    tests = {trial: _score(final, final.trial(trial), "test") for trial in winning}
+    values = [each[metric] for each in tests.values()]
+    test = {"mean": sum(values) / len(values), "scores": values, "shipped": tests[shipped], "looks": number}
+    scored = {number for by_trial in found.values() for number in by_trial}
     return {
-        **selection_record(study.spec, standings, metric, test),
+        **selection_record(spec, standings, metric, test),
+        **({"front": front_record(spec, front)} if front else {}),
         "task": final.trial(shipped).config.task,
         "study": study.name,
         "finals": final.name,
@@ -142,14 +161,14 @@ def _judge(study: Study, final: Study, chosen: Sequence[Any], looks: int) -> dic
     }
 
 
-def _selection_scores(final: Study, metric: str) -> dict[str, dict[int, float]]:
-    """Arm of the finals -> its trials that can be scored -> score on the selection split."""
-    scores: dict[str, dict[int, float]] = {}
+def _selection_scores(final: Study, metric: str) -> dict[str, dict[int, dict[str, float]]]:
+    """Arm of the finals -> its trials that can be scored -> loss and accuracy on the selection split."""
+    scores: dict[str, dict[int, dict[str, float]]] = {}
     for trial in final.trials():
         if trial.state is TrialState.COMPLETE:
-            value = _score(final, trial, "selection")[metric]
-            if math.isfinite(value):  # a network without an answer has failed, whatever its training said
-                scores.setdefault(trial.config.arm, {})[trial.number] = value
+            found = _score(final, trial, "selection")
+            if answers(final.spec, metric, found):
+                scores.setdefault(trial.config.arm, {})[trial.number] = found
     if not scores:
         failures = [f"{t.failure.kind}: {t.failure.message}" for t in final.trials() if t.failure]
         raise TrialFailedError(
@@ -158,19 +177,9 @@ def _selection_scores(final: Study, metric: str) -> dict[str, dict[int, float]]:
     return scores
 
 
-def _score(final: Study, trial: Trial, split: str) -> dict[str, float]:
-    from sparsestudy.scheduling.tune import weights_path
-    from sparsestudy.training import data, weights
-
-    dataset = data.load(trial.config.data)
-    model = weights.restore(trial.config, weights_path(final.folder, final.name, trial.number).read_bytes())
-    return weights.score(model, getattr(dataset, split), dataset.task)
-
-
 def _hand_over(study: Study, final: Study, launch: Launch, folder: Path, record: dict[str, Any]) -> None:
-    """Write the winner's folder, register the model, and then, last of all, the record that says it is done."""
+    """Write the winner's folder, after that the record that says it is chosen, and register the model."""
     from sparsestudy.analysis.card import model_card
-    from sparsestudy.scheduling.tune import weights_path
 
     shipped = final.trial(record["shipped"])
     winner = study.trial(record["winner"])
@@ -180,17 +189,37 @@ def _hand_over(study: Study, final: Study, launch: Launch, folder: Path, record:
         f"{study.spec.selection.seeds} fresh seeds on the selection split.\n"
         f"Mean {called(record['metric'], record['task'])} on the test split: {record['test']['mean']:.4g}."
     )
-    contents = {
-        "weights.safetensors": weights_path(final.folder, final.name, shipped.number).read_bytes(),
-        "config.json": config.model_dump_json(indent=2).encode(),
-        "best.yaml": dump_yaml(single_point(study.spec, config, f"{study.spec.name}-winner"), comment).encode(),
-        "README.md": model_card(study.spec, winner, record, folder).encode(),
-    }
+    made = (
+        weights_of(final, shipped),
+        config.model_dump_json(indent=2).encode(),
+        dump_yaml(single_point(study.spec, config, f"{study.spec.name}-winner"), comment).encode(),
+        model_card(study.spec, winner, record, folder).encode(),
+    )
+    contents = dict(zip(CONTENTS, made, strict=True))
     for name, content in contents.items():
         files.replace(folder / name, content)
     record["registered"] = None
+    _write(folder, record)
     _tell(launch, partial(_register, study=study, contents=contents, record=record))
+    _write(folder, record)
+
+
+def _write(folder: Path, record: Mapping[str, Any]) -> None:
     files.replace(folder / "selection.json", json.dumps(record, indent=2, allow_nan=False).encode())
+
+
+def _register_late(study: Study, folder: Path, record: dict[str, Any]) -> None:
+    """Register a winner that MLflow was not there for; nothing is trained or looked at."""
+    try:
+        contents = {name: (folder / name).read_bytes() for name in CONTENTS}
+    except FileNotFoundError as error:
+        logger.warning("the winner is not registered in MLflow, because %s is gone; --again makes it", error.filename)
+        return
+    final = Study(folder=study.folder, ledger=study.ledger, record=study.ledger.study(record["finals"]))
+    with suppress(ConflictError), leased(final):  # somebody chooses anew, and will register that
+        _tell(deliver(final), partial(_register, study=study, contents=contents, record=record))
+    if record["registered"]:
+        _write(folder, record)
 
 
 def _register(tracker: Tracker, *, study: Study, contents: Mapping[str, bytes], record: dict[str, Any]) -> None:

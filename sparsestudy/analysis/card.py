@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsestudy.analysis.front import reasons
 from sparsestudy.study import StudySpec
 from sparsestudy.trial import Trial, trial_label
 from sparsestudy.words import called
@@ -21,11 +22,6 @@ def model_card(spec: StudySpec, winner: Trial, record: Mapping[str, Any], folder
         folder: Where the winner is kept, relative to where its user works.
     """
     test, metric = record["test"], called(record["metric"], winner.config.task)
-    rows = [
-        f"| {f['trial']} | {f['search']:.4g} | {f['mean']:.4g} | {_shown(f['bound'])} |"
-        f" {_shown(f['probability_best'], '.0%')} |"
-        for f in record["finalists"]
-    ]
     lines = [
         f"# {trial_label(winner.config)}",
         "",
@@ -37,12 +33,12 @@ def model_card(spec: StudySpec, winner: Trial, record: Mapping[str, Any], folder
         f"The search had promised {record['finalists'][0]['search']:.4g}; the optimism of that was"
         f" {record['optimism']:+.4g}. The test split has been looked at {_times(test['looks'])}.",
         "",
+        *(line for reason in reasons(record) for line in (reason, "")),
         f"Data `{spec.data.name}`, network `{spec.model.name}`. Finalists, by {record['rule']} on the selection split:",
         "",
-        f"| trial | {metric} in the search | mean on the selection split | 95 % bound | probability of being best |",
-        "|---|---|---|---|---|",
-        *rows,
+        *_finalists(record, metric),
         "",
+        *_front(record),
         "```python",
         "from sparsestudy import load_winner",
         f"model, regularizers = load_winner({str(folder)!r})",
@@ -52,6 +48,37 @@ def model_card(spec: StudySpec, winner: Trial, record: Mapping[str, Any], folder
         f"`sparsestudy run {folder / 'best.yaml'}` trains it again.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _finalists(record: Mapping[str, Any], metric: str) -> list[str]:
+    several = bool(record.get("front"))
+    head = [f"{metric} in the search", "mean on the selection split", "95 % bound", "probability of being best"]
+    rows = [
+        [
+            str(f["trial"]), f"{f['search']:.4g}", f"{f['mean']:.4g}", _shown(f["bound"]),
+            _shown(f["probability_best"], ".0%"), *([f"{f['distance']:.4g}"] if several else []),
+        ]
+        for f in record["finalists"]
+    ]  # fmt: skip
+    failed = [f"trial {f['trial']} on {f['failed']}" for f in record["finalists"] if f.get("failed")]
+    behind = ["", f"Failed on fresh seeds, and so behind all that did not: {', '.join(failed)}."] if failed else []
+    return [*_table(["trial", *head, *(["distance"] if several else [])], rows), *behind]
+
+
+def _front(record: Mapping[str, Any]) -> list[str]:
+    """The front of the search, the nearest to ideal first; nothing of a single objective."""
+    if not record.get("front"):
+        return []
+    metrics = [objective["metric"] for objective in record["front"]["objectives"]]
+    rows = [
+        [str(p["trial"]), *(f"{p['values'][metric]:.4g}" for metric in metrics), f"{p['distance']:.4g}"]
+        for p in record["front"]["points"]
+    ]
+    return ["The Pareto front of the search:", "", *_table(["trial", *metrics, "distance"], rows), ""]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 def _shown(value: float | None, form: str = ".4g") -> str:

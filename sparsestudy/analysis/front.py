@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -88,14 +88,44 @@ def front_record(spec: StudySpec, front: Sequence[Trial]) -> dict[str, Any]:
 
 def front_lines(spec: StudySpec, trials: Sequence[Trial]) -> list[str]:
     """What there is to say of a front, a sentence a line; nothing of a single objective or without complete trials."""
-    front = pareto_front(spec, trials)
-    if len(spec.search.objectives) < 2 or not front:
+    front = pareto_front(spec, trials) if len(spec.search.objectives) > 1 else []
+    if not front:
         return []
     ordered = [front[i] for i in knee(spec, front)]
     listed = "; ".join(f"trial {trial.number} ({_values(spec, trial)})" for trial in ordered[:TOLD])
     more = f"; and {len(ordered) - TOLD} more" if len(ordered) > TOLD else ""
     weighed = "by selection.weights" if spec.selection.weights else "all objectives weighing the same"
     return [f"Pareto front, the best compromise first ({weighed}): {listed}{more}."]
+
+
+def reasons(record: Mapping[str, Any]) -> list[str]:
+    """Why the winner of several objectives is the winner, a sentence a line; nothing of a single objective.
+
+    Args:
+        record: What ``selection.json`` holds.
+    """
+    front = record.get("front")
+    if not front:
+        return []
+    aims = ", ".join(f"{o['metric']} ({o['direction']}, weight {o['weight']:g})" for o in front["objectives"])
+    places = [point["trial"] for point in front["points"]]
+    first, *others = record["finalists"]
+    won = f"On fresh seeds its distance is {first['distance']:.4g}"
+    won += f", the next finalist's (trial {others[0]['trial']}) {others[0]['distance']:.4g}." if others else "."
+    return [
+        f"Several objectives: {aims}. {len(places)} of the configurations searched are on the Pareto front, where none "
+        "beats another in all.",
+        "Distance from ideal: the sum over objectives of weight × what a configuration lacks to the best of the front, "
+        "in units of the front's range; of the finals, losses and accuracies are those on the selection split.",
+        f"In the search, trial {first['trial']} was {_place(places, first['trial'])}. {won}",
+    ]
+
+
+def _place(places: Sequence[int], number: int) -> str:
+    if number not in places:
+        return "not on the front"
+    place = places.index(number) + 1
+    return "the nearest of the front" if place == 1 else f"number {place} of the front"
 
 
 def _values(spec: StudySpec, trial: Trial) -> str:

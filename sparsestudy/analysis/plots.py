@@ -45,7 +45,7 @@ def arm_colours(spec: StudySpec) -> dict[str, str]:
     return {arm.name: PALETTE[i % len(PALETTE)] for i, arm in enumerate(spec.regularizers)}
 
 
-def _look(spec: StudySpec, arm: str) -> tuple[str, str]:
+def arm_look(spec: StudySpec, arm: str) -> tuple[str, str]:
     """Colour and marker symbol of an arm; grey if the study file does not know it."""
     names = [a.name for a in spec.regularizers]
     place = names.index(arm) if arm in names else len(PALETTE) - 1
@@ -59,7 +59,7 @@ def arms_figure(spec: StudySpec, trials: Sequence[Trial]) -> go.Figure:
     figure = blank(height=110 + 62 * len(order))
     for arm in reversed(order):
         of_arm = [t for t in ranked if t.config.arm == arm and t.values]
-        colour, symbol = _look(spec, arm)
+        colour, symbol = arm_look(spec, arm)
         figure.add_box(
             x=[plain(t.values[0]) for t in of_arm],
             y=[inert(arm)] * len(of_arm),
@@ -88,7 +88,7 @@ def loss_figure(
     for arm, trial in best.items():
         points = thin(trajectories.get(trial.number, ()))
         if points:
-            _add_losses(figure, points, colour=_look(spec, arm)[0], name=inert(arm), hover=_hover(trial))
+            _add_losses(figure, points, colour=arm_look(spec, arm)[0], name=inert(arm), hover=_hover(trial))
     task = task_of(list(best.values()))
     figure.update_layout(xaxis_title="epoch (counted from 0)", yaxis_title=LOSS[task])
     return figure
@@ -98,7 +98,7 @@ def sparsity_figure(spec: StudySpec, trial: Trial, trajectory: Sequence[Measurem
     """Sparsity of every layer of one trial over epochs (right axis), on its losses (left), a line at the lowest one."""
     figure = blank(height=380)
     points = thin(trajectory)
-    colour, _ = _look(spec, trial.config.arm)
+    colour, _ = arm_look(spec, trial.config.arm)
     _add_losses(figure, points, colour=colour, name="loss", hover=_hover(trial))
     layers, shades = layers_of(points), _shades(len(layers_of(points)))
     measured = [m for m in points if m.statistics]
@@ -164,7 +164,7 @@ def _value_figure(spec: StudySpec, name: str, domain: Domain | None, trials: Seq
     number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     for arm in dict.fromkeys(t.config.arm for t in trials):
         of_arm = [t for t in trials if t.config.arm == arm]
-        colour, symbol = _look(spec, arm)
+        colour, symbol = arm_look(spec, arm)
         figure.add_scatter(
             x=[t.config.parameters[name] if number else inert(str(t.config.parameters[name])) for t in of_arm],
             y=[plain(t.values[0]) for t in of_arm],

@@ -23,6 +23,8 @@ from typing import Any
 import yaml
 from plotly.offline import get_plotlyjs
 
+from sparsestudy.analysis.front import front_lines
+from sparsestudy.analysis.front_figure import front_section
 from sparsestudy.analysis.inside.section import inside_section
 from sparsestudy.analysis.plots import (
     arm_colours,
@@ -63,7 +65,8 @@ def summary(spec: StudySpec, trials: Sequence[Trial]) -> str:
     ended = _ended(trials)
     if not best:
         return "\n".join(["No trial is complete yet, so no arm can be called best.", *ended])
-    return "\n".join([_answer(spec, best, trials), *_comparison(spec, best, trials), *ended, _caution(trials)])
+    told = [_answer(spec, best, trials), *front_lines(spec, trials), *_comparison(spec, best, trials)]
+    return "\n".join([*told, *ended, _caution(trials)])
 
 
 def _answer(spec: StudySpec, best: Mapping[str, Trial], trials: Sequence[Trial]) -> str:
@@ -322,7 +325,8 @@ def _figure_sections(
     if not ranked:
         return ""
     drawn = {arm: t for arm, t in list(best.items())[:ARMS_DRAWN] if trajectories.get(t.number)}
-    parts = ["<h2>Arms compared</h2>", _figure(figures, "arms", arms_figure(spec, trials))]
+    parts = [front_section(spec, trials, partial(_figure, figures))]
+    parts += ["<h2>Arms compared</h2>", _figure(figures, "arms", arms_figure(spec, trials))]
     parts.append("<h2>Loss of the best trial of each arm</h2><p>Solid: validation. Dotted: train.</p>")
     if drawn:
         parts.append(_figure(figures, "loss", loss_figure(spec, drawn, trajectories)))

@@ -104,21 +104,21 @@ def on_a_grid(scores: NDArray[np.float64], random: np.random.Generator, draws: i
     return [float(v) for v in np.bincount(drawn.argmax(axis=1), minlength=count) / draws]
 
 
-@pytest.mark.parametrize(("count", "seeds"), [(3, 3), (5, 3)])
-def test_the_probability_of_the_leader_comes_true(count: int, seeds: int) -> None:
-    """Expected scores of deviation 0.8, scores around them of deviation 1, 1,200 times.
+@pytest.mark.parametrize("count", [5, 8])
+def test_the_probability_of_the_leader_comes_true(count: int) -> None:
+    """Expected scores of deviation 0.6, three scores around each of deviation 1, 1,200 times.
 
-    The share of leaders that are the best has a standard error of 0.014 around what they were promised; 0.045 is three.
-    Flat priors of each promise 0.07 too much at five.
+    The share of leaders that are the best has a standard error of 0.014 around what they were promised; 0.043 is three.
+    Flat priors of each promise 0.06 too much of five, and 0.10 of eight.
     """
     random = np.random.default_rng(count)
     promised, kept = [], []
     for _ in range(1200):
-        truth = 0.8 * random.standard_normal(count)
-        scores = truth[:, None] + random.standard_normal((count, seeds))
+        truth = 0.6 * random.standard_normal(count)
+        scores = truth[:, None] + random.standard_normal((count, 3))
         found = probability_best(list(scores))
         assert found is not None
         leader = int(scores.mean(axis=1).argmax())
         promised.append(found[leader])
         kept.append(leader == truth.argmax())
-    assert np.mean(promised) == pytest.approx(np.mean(kept), abs=0.045)
+    assert np.mean(promised) == pytest.approx(np.mean(kept), abs=0.043)

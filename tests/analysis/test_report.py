@@ -364,6 +364,12 @@ def test_page_of_several_objectives(tmp_path):
     assert "trial 0 of arm none" in page.text
     assert "by the first of 2 objectives; 2 complete trials are on the Pareto front" in page.text
     assert "90.00 % 0.5" in page.text
+    # Both span their range, so their distances are equal, and the lower number comes first.
+    assert (
+        "Pareto front, the best compromise first (all objectives weighing the same): trial 0 (best/validation/accuracy "
+        "0.9, best/gap/loss 0.5); trial 1 (best/validation/accuracy 0.8, best/gap/loss 0.1)." in page.text
+    )
+    assert "Large points are on the front" in page.text
 
 
 def test_commands_may_be_missing_and_an_old_page_is_replaced(tmp_path):
