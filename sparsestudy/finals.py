@@ -59,7 +59,8 @@ def objectives_of(spec: StudySpec, trial: Trial, scores: Mapping[str, float]) ->
 
 def answers(spec: StudySpec, metric: str, scores: Mapping[str, float]) -> bool:
     """Whether the scores that the choice depends on are finite; a network without an answer has failed."""
-    named = (objective.per_epoch.partition("/") for objective in spec.search.objectives)
+    several = spec.search.objectives if len(spec.search.objectives) > 1 else ()
+    named = (objective.per_epoch.partition("/") for objective in several)
     wanted = {metric, *(name for split, _, name in named if split == "validation")}
     return all(math.isfinite(scores[name]) for name in wanted)
 

@@ -265,11 +265,14 @@ class SelectionSpec(Section):
     finalists: int = Field(3, gt=0, description="Configurations re-run on fresh seeds.")
     seeds: int = Field(3, gt=0, description="Fresh seeds per finalist.")
     rule: Literal["mean", "lower_bound", "probability_best"] = Field(
-        "mean", description="mean, lower_bound (95 % bound on the bad side) or probability_best."
+        "mean",
+        description="mean, lower_bound (95 % bound on the bad side) or probability_best, of the score on the selection "
+        "split or, with several objectives, of the distance from ideal; of equals the one with fewer methods, then the "
+        "lower number.",
     )
     constraints: tuple[ConstraintSpec, ...] = Field((), description="Such as metric: final/gap/loss, at_most: 0.1.")
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        {}, description="Several objectives: weight of each by metric; default 1."
+        {}, description="Several objectives: weight of each in the distance from ideal, by metric; default 1."
     )
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -28,6 +33,7 @@ from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.selecting import Selection, select
 from sparsestudy.study import derive_seed
+from sparsestudy.tracking.mlflow_tracker import Tracker
 from sparsestudy.training import data, weights
 from sparsestudy.training.loop import Trainer, fit
 from sparsestudy.trial import Failure, Trial, TrialState
@@ -210,6 +216,82 @@ def test_again_counts_the_looks_and_trains_nothing_twice(
         (t.number, t.attempts, t.finished) for t in before
     ]
     assert f"looked at {looks + 1} times" in (again.folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def copied_home(tiny: tuple[Selection, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small study and its winner in a home of their own, for tests that damage them."""
+    shutil.copytree(tiny[1], tmp_path / "copied")
+    monkeypatch.setenv("SPARSESTUDY_HOME", str(tmp_path / "copied"))
+    return tmp_path / "copied"
+
+
+DIES_LOOKING = """
+import os, signal
+from sparsestudy import selecting
+
+score = selecting._score
+
+def dies(final, trial, split):
+    if split == "test":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return score(final, trial, split)
+
+selecting._score = dies
+selecting.select("tiny", again=True)
+"""
+
+
+def test_a_look_counts_also_if_the_process_is_killed_while_it_looks(copied_home: Path) -> None:
+    """The record still tells of the looks before; the next one knows better."""
+    looks = json.loads((copied_home / "tiny" / "winner" / "selection.json").read_text())["test"]["looks"]
+    died = subprocess.run([sys.executable, "-c", DIES_LOOKING], check=False, timeout=120)
+    assert died.returncode == -signal.SIGKILL
+    assert select("tiny").record["test"]["looks"] == looks
+    assert select("tiny", again=True).record["test"]["looks"] == looks + 2
+    (copied_home / "tiny" / "winner" / "selection.json").unlink()
+    assert select("tiny").record["test"]["looks"] == looks + 3
+
+
+def test_weights_that_have_gone_are_trained_again_to_the_last_bit(
+    copied_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = copied_home / "tiny" / "weights" / "tiny-finals"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(before) == 6
+    record = select("tiny").record
+    shutil.rmtree(folder.parent)
+    again = select("tiny", again=True).record
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    same = ("winner", "finalists", "shipped", "optimism", "failed")
+    assert {key: again[key] for key in same} == {key: record[key] for key in same}
+    assert "the weights of trial 0 of tiny-finals are gone: training it again" in caplog.messages
+
+
+def test_a_winner_is_registered_by_a_later_call_if_mlflow_was_away(
+    copied_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither call but the first looks at anything; without the files there is nothing to register."""
+
+    def gone(*_: Any) -> int:
+        raise ConnectionError("nobody there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "register", gone)
+        first = select("tiny", again=True)
+        assert first.record["registered"] is None
+        assert "MLflow did not take the outcome of the finals: nobody there" in caplog.messages
+        patch.setattr(selecting, "_score", None)
+        assert select("tiny").record == first.record
+    monkeypatch.setattr(selecting, "_score", None)
+    (first.folder / "README.md").rename(first.folder / "hidden")
+    assert select("tiny").record["registered"] is None
+    assert "README.md is gone" in caplog.messages[-1]
+    (first.folder / "hidden").rename(first.folder / "README.md")
+    late = select("tiny")
+    assert (late.fresh, late.record["registered"]["alias"]) == (False, "champion")
+    assert {**late.record, "registered": None} == first.record
+    assert json.loads((late.folder / "selection.json").read_text(encoding="utf-8")) == late.record
 
 
 def test_mlflow_has_the_winner_as_a_registered_model(
@@ -400,3 +482,78 @@ def test_an_objective_that_is_no_score_promises_nothing_it_did_not_say(home: Pat
     assert [s.searched for s in standings] == [
         trials[s.number].headlines["final/validation/accuracy"] for s in standings
     ]
+
+
+# Several objectives
+
+FRONT: dict[str, Any] = {
+    **TINY,
+    "name": "front",
+    "regularizers": [{"name": "none"}, {"name": "dropout", "strength": {"uniform": [0.1, 0.5]}}],
+    "search": {
+        "sampler": "random",
+        "trials": 5,
+        "objectives": [
+            {"metric": "best/validation/accuracy"},
+            {"metric": "best/gap/loss", "direction": "minimize"},
+            {"metric": "best/compute/skipped", "direction": "maximize"},
+        ],
+        "parameters": {"training.optimizer.lr": {"log_uniform": [0.01, 0.3]}},
+    },
+    "selection": {"finalists": 2, "seeds": 2, "weights": {"best/gap/loss": 2}},
+}
+WEIGHTS = np.array([1.0, 2.0, 1.0])
+SIGNS = np.array([-1.0, 1.0, -1.0])
+
+
+def scaled(values: np.ndarray[Any, Any], front: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Weighted sums of what values ``[n, 3]`` lack to the best of a front, in units of its range."""
+    costs, known = values * SIGNS, front * SIGNS
+    return ((costs - known.min(0)) / (known.max(0) - known.min(0))) @ WEIGHTS
+
+
+def test_several_objectives_from_the_file_to_the_winner(
+    home: Path, cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The front by comparing all pairs here, distances in numpy, finals scored by networks restored here."""
+    outcome = operations.run(write(tmp_path, FRONT))
+    trials = {trial.number: np.array(trial.values) for trial in outcome.trials}
+    assert {t.state for t in outcome.trials} == {TrialState.COMPLETE}
+    assert all(t.values[2] == t.headlines["best/compute/skipped"] > 0 for t in outcome.trials)
+    beaten = {
+        i for i, one in trials.items() for other in trials.values()
+        if (other * SIGNS <= one * SIGNS).all() and (other != one).any()
+    }  # fmt: skip
+    front = [number for number in trials if number not in beaten]
+    assert len(front) >= 2
+    distances = scaled(np.array([trials[n] for n in front]), np.array([trials[n] for n in front]))
+    nearest = [front[i] for i in np.argsort(distances, kind="stable")]
+    told = next(line for line in outcome.summary.splitlines() if line.startswith("Pareto front"))
+    assert [int(n) for n in re.findall(r"trial (\d+)", told)] == nearest
+    assert "Pareto front" in outcome.report.read_text(encoding="utf-8")
+
+    found = select("front")
+    record = found.record
+    assert [point["trial"] for point in record["front"]["points"]] == nearest
+    assert [point["distance"] for point in record["front"]["points"]] == pytest.approx(sorted(distances), abs=1e-9)
+    assert {f["trial"] for f in record["finalists"]} == set(nearest[:2])
+    values: dict[str, list[list[float]]] = {}
+    for trial in finals_of("front"):
+        model = weights.restore(
+            trial.config, (home / f"front/weights/front-finals/{trial.number}.safetensors").read_bytes()
+        )
+        right = accuracy(model, data.load(trial.config.data).selection)
+        own = [right, trial.headlines["best/gap/loss"], trial.headlines["best/compute/skipped"]]
+        values.setdefault(trial.config.arm, []).append(own)
+    known = np.array([trials[n] for n in front])
+    means = {arm: scaled(np.array(own), known).mean() for arm, own in values.items()}
+    assert {f"trial-{f['trial']}": f["distance"] for f in record["finalists"]} == {
+        arm: pytest.approx(mean, abs=1e-6) for arm, mean in means.items()
+    }
+    assert f"trial-{record['winner']}" == min(means, key=lambda arm: means[arm])
+    assert main(["select", "front"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"On fresh seeds its distance is {min(means.values()):.4g}" in shown
+    card = (found.folder / "README.md").read_text(encoding="utf-8")
+    assert "The Pareto front of the search:" in card
+    assert "best/gap/loss (minimize, weight 2)" in card

@@ -59,6 +59,7 @@ class Outcome:
         network_bias: Reported score minus what the winner's very networks are worth.
         argmax_bias: Score of the search's best minus its true value.
         regret, argmax_regret: True value of the best configuration minus that of the chosen one.
+        flat: P(best) that the winner would be given under flat priors of each; NaN if none.
         probability: P(best) that the winner was given; NaN if none.
         best: Whether it is the best of the finalists.
     """
@@ -68,6 +69,7 @@ class Outcome:
     argmax_bias: NDArray[np.float64]
     regret: NDArray[np.float64]
     argmax_regret: NDArray[np.float64]
+    flat: NDArray[np.float64]
     probability: NDArray[np.float64]
     best: NDArray[np.float64]
 
@@ -110,9 +112,20 @@ def _once(setting: Setting, spec: StudySpec, blank: Sequence[Trial], random: np.
         searched[top] - truth[top],
         truth.max() - truth[standing.number],
         truth.max() - truth[top],
+        under_flat_priors(scores, place, random),
         math.nan if standing.probability_best is None else standing.probability_best,
         float(truth[standing.number] == truth[numbers].max()),
     )
+
+
+def under_flat_priors(scores: NDArray[np.float64], place: int, random: np.random.Generator) -> float:
+    """P(best) of one of several ``[finalists, seeds]`` if nothing ties their expected scores together."""
+    count, seeds = scores.shape
+    if seeds < 2:
+        return math.nan
+    variance = scores.var(axis=1, ddof=1).mean() / (random.chisquare(count * (seeds - 1), 4000) / (count * (seeds - 1)))
+    drawn = scores.mean(axis=1) + np.sqrt(variance / seeds)[:, None] * random.standard_normal((4000, count))
+    return float((drawn.argmax(axis=1) == place).mean())
 
 
 SETTINGS = [
@@ -121,6 +134,7 @@ SETTINGS = [
     Setting(rule="probability_best"),
     Setting(seeds=1),
     Setting(seeds=5),
+    Setting(finalists=2),
     Setting(finalists=5),
     Setting(finalists=10, seeds=5),
     Setting(noise=0.3),
@@ -131,8 +145,8 @@ SETTINGS = [
 ]
 TITLES = (
     "configurations", "finalists × seeds", "rule", "noise", "of it the network's", "bias of the reported score",
-    "against its own networks", "of the search's best score", "regret", "regret of the search's best", "mean P(best)",
-    "is best",
+    "against its own networks", "of the search's best score", "regret", "regret of the search's best",
+    "P(best), flat priors", "mean P(best)", "is best",
 )  # fmt: skip
 
 
@@ -164,7 +178,8 @@ the same on the selection and on the test split. *Bias of the reported score* is
 minus the true value of its configuration, and beside it minus what the networks that were scored are worth; *of the
 search's best score* is the same for the best of the search and the score that made it so. *Regret* is what the best
 configuration of all is worth above the chosen one. *Mean P(best)* is what the winner's `probability_best` said, *is
-best* how often the winner was the best of the finalists in truth.
+best* how often the winner was the best of the finalists in truth. *P(best), flat priors* is what it would have said
+without reckoning that whoever leads leads by luck, too, as it did before: too much everywhere but where noise is small.
 
 {chr(10).join(lines)}
 """
