@@ -14,10 +14,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsestudy.analysis import selection
 from sparsestudy.analysis.selection import finalists, judge
 from sparsestudy.study import StudySpec
 from sparsestudy.trial import Trial, TrialConfig, TrialState
@@ -46,8 +48,8 @@ class Setting:
     @property
     def spec(self) -> StudySpec:
         """The study."""
-        selection = {"finalists": self.finalists, "seeds": self.seeds, "rule": self.rule}
-        return StudySpec.from_dict({"name": "t", "regularizers": [{"name": "none"}], "selection": selection})
+        chosen = {"finalists": self.finalists, "seeds": self.seeds, "rule": self.rule}
+        return StudySpec.from_dict({"name": "t", "regularizers": [{"name": "none"}], "selection": chosen})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,10 @@ def simulate(setting: Setting, repetitions: int, seed: int = 0) -> Outcome:
     """Run the service's own choice on made-up scores."""
     random = np.random.default_rng(seed)
     spec, blank = setting.spec, _trials(setting)
-    rows = [_once(setting, spec, blank, random) for _ in range(repetitions)]
+    # What a configuration is, is the same in every repetition, and to find it out would take most of the time.
+    keys = {trial.number: selection.configuration_key(trial) for trial in blank}
+    with mock.patch.object(selection, "configuration_key", lambda trial: keys[trial.number]):
+        rows = [_once(setting, spec, blank, random) for _ in range(repetitions)]
     columns = np.array(rows, dtype=float).T
     return Outcome(**dict(zip(Outcome.__dataclass_fields__, columns, strict=True)))
 
@@ -179,7 +184,8 @@ minus the true value of its configuration, and beside it minus what the networks
 search's best score* is the same for the best of the search and the score that made it so. *Regret* is what the best
 configuration of all is worth above the chosen one. *Mean P(best)* is what the winner's `probability_best` said, *is
 best* how often the winner was the best of the finalists in truth. *P(best), flat priors* is what it would have said
-without reckoning that whoever leads leads by luck, too, as it did before: too much everywhere but where noise is small.
+without reckoning that whoever leads leads by luck, too, as it did before: too much in nearly every row. What it says
+now is nearer to what comes true but for ten finalists, of which it says 0.05 too little; of two it is as it was.
 
 {chr(10).join(lines)}
 """
