@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import ResNet18_Weights, resnet18
 
 from sparsestudy import measures
-from sparsestudy.measures.skipped_compute import skipped_compute
+from sparsestudy.measures.skipped_compute import SkippedCompute, skipped_compute
+from sparsestudy.training.data import Split
+from sparsestudy.training.inspection import Inspection
 
 
 def share(model: nn.Module, inputs: Tensor) -> float:
@@ -158,6 +160,18 @@ def test_every_call_counts_and_what_never_runs_does_not() -> None:
     model.layer.weight[:] = torch.diag(torch.tensor([1.0, 1.0, 0.0]))
     found, total = skipped_compute(model, torch.ones(2, 3))
     assert (found.item(), total) == (pytest.approx(9 * (1 / 3) / 18, rel=1e-12), 18)
+
+
+def test_compiled_networks_are_seen_through() -> None:
+    """Compiled code runs without the hooks; whoever measures a trial puts it aside."""
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    inputs, labels = noise(5, 3), torch.zeros(5, dtype=torch.int64)
+    compiled = torch.compile(model, backend="eager")
+    compiled(inputs)
+    chosen = {"skipped_compute": SkippedCompute()}
+    inspection = Inspection(weights={}, networks=chosen, initial={}, seed=0, probe_size=5)
+    found = inspection.values(compiled, {"validation": Split(inputs, labels)})
+    assert found["network", "validation", "skipped_compute"].item() == share(model, inputs) > 0
 
 
 def test_smooth_networks_skip_nothing() -> None:
