@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,16 +163,23 @@ def test_every_call_counts_and_what_never_runs_does_not() -> None:
     assert (found.item(), total) == (pytest.approx(9 * (1 / 3) / 18, rel=1e-12), 18)
 
 
-def test_compiled_networks_are_seen_through() -> None:
-    """Compiled code runs without the hooks; whoever measures a trial puts it aside."""
+def test_compiled_networks_are_seen_through_and_not_compiled_again() -> None:
+    """With hooks, code would have to be made anew in every epoch; whoever measures a trial puts it aside."""
+    made: list[Any] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        made.append(graph)
+        return graph.forward
+
     model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
     inputs, labels = noise(5, 3), torch.zeros(5, dtype=torch.int64)
-    compiled = torch.compile(model, backend="eager")
+    compiled = torch.compile(model, backend=backend)
     compiled(inputs)
-    chosen = {"skipped_compute": SkippedCompute()}
-    inspection = Inspection(weights={}, networks=chosen, initial={}, seed=0, probe_size=5)
+    before = len(made)
+    inspection = Inspection(weights={}, networks={"": SkippedCompute()}, initial={}, seed=0, probe_size=5)
     found = inspection.values(compiled, {"validation": Split(inputs, labels)})
     assert found["network", "validation", "skipped_compute"].item() == share(model, inputs) > 0
+    assert len(made) == before == 1
 
 
 def test_smooth_networks_skip_nothing() -> None:
