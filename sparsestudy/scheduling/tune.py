@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import ray
 from ray import tune
-from ray.tune import Callback, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -327,6 +327,8 @@ def execute(
             ),
             run_config=RunConfig(
                 storage_path=scratch,
+                # Tune would save every trial once more at its end, into a folder that only this machine has.
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[recorder, *([_Watch(watch)] if watch else [])],
                 stop=_StopWhenAsked(recorder.stopping),
                 verbose=0,
