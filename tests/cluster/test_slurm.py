@@ -13,10 +13,14 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "cluster/slurm/study.sbatch"
 PLAYERS = {
-    # The study ends when a file tells it to, or on TERM, with the exit code of an interrupted one if not told another.
+    # The study ends when a file tells it to; on TERM, too, with the exit code of an interrupted one, unless it is slow.
     "sparsestudy": """
         echo "study $* at $RAY_ADDRESS data $SPARSESTUDY_DATA" >>"$PLAY/log"
-        trap 'echo "study got TERM" >>"$PLAY/log"; exit "$(cat "$PLAY/stops-with" 2>/dev/null || echo 130)"' TERM
+        stop() {
+            echo "study got TERM" >>"$PLAY/log"
+            [ -e "$PLAY/slow" ] || exit "$(cat "$PLAY/stops-with" 2>/dev/null || echo 130)"
+        }
+        trap stop TERM
         while [ ! -e "$PLAY/study-ends" ]; do sleep 0.05; done
         exit "$(cat "$PLAY/study-ends")"
     """,
@@ -57,7 +61,7 @@ class Job:
             **os.environ,
             "PATH": f"{folder}:{os.environ['PATH']}",
             "PLAY": str(folder),
-            "SLURM_JOB_ID": "57",
+            "SLURM_JOB_ID": "58",
             "SLURM_JOB_NUM_NODES": "3",
             "SLURM_JOB_NODELIST": "n[1-3]",
             "SLURM_CPUS_ON_NODE": "8",
@@ -122,8 +126,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
 
 def test_a_study_that_ends_ends_the_job(start: Callable[..., Job], tmp_path: Path) -> None:
     job = start("studies/my study.yaml", "-s", "training.epochs=5")
-    # 57 of 56 blocks of 400 ports is block 1; the first address that is not the host's own loopback.
-    job.until(f"study run studies/my study.yaml -s training.epochs=5 at 10.0.0.1:10400 data {tmp_path}/data")
+    # Job 58 has the ports 2 × 400 above 10000, as 58 = 56 + 2; the first address that is not the host's own loopback.
+    job.until(f"study run studies/my study.yaml -s training.epochs=5 at 10.0.0.1:10800 data {tmp_path}/data")
     job.set("study-ends", "0")
     assert job.end() == 0
     assert "requeue" not in job.log()
@@ -135,13 +139,13 @@ def test_ray_is_on_every_node_at_ports_of_the_job_with_a_token(start: Callable[.
     (head, workers) = (line for line in job.log().splitlines() if "ray start" in line)
     assert "--head" in head
     assert "--node-ip-address=10.0.0.1" in head
-    assert "--port=10400" in head
+    assert "--port=10800" in head
     assert "srun --quiet --nodes=2 --ntasks=2 --exclude=one" in workers
-    assert "--address=10.0.0.1:10400" in workers
+    assert "--address=10.0.0.1:10800" in workers
     for line in (head, workers):
         assert "--num-cpus=8" in line
         ports = [int(part.split("=")[1]) for part in line.split() if part.startswith("--") and "port=" in part]
-        assert all(10400 <= port < 10800 for port in ports)
+        assert all(10800 <= port < 11200 for port in ports)
         assert len(ports) == len(set(ports))
     assert "token 64 token" in job.log()
 
@@ -154,7 +158,20 @@ def test_a_signal_stops_the_study_once_and_queues_the_job(start: Callable[..., J
     job.until("study got TERM")
     assert job.end() == 0
     assert job.log().count("study got TERM") == 1
-    assert "scontrol requeue 57" in job.log()
+    assert "scontrol requeue 58" in job.log()
+
+
+def test_a_second_signal_does_not_reach_a_study_that_is_stopping(start: Callable[..., Job]) -> None:
+    job = start("a.yaml")
+    job.set("slow")
+    job.until("study run")
+    job.signal(signal.SIGTERM)
+    job.until("study got TERM")
+    job.signal(signal.SIGTERM)
+    time.sleep(0.5)
+    job.set("study-ends", "130")
+    assert job.end() == 0
+    assert job.log().count("study got TERM") == 1
 
 
 def test_a_cancelled_job_stays_cancelled(start: Callable[..., Job]) -> None:
@@ -172,7 +189,7 @@ def test_the_loss_of_the_workers_stops_the_study(start: Callable[..., Job]) -> N
     job.set("workers-die")
     job.until("study got TERM")
     assert job.end() == 0
-    assert "scontrol requeue 57" in job.log()
+    assert "scontrol requeue 58" in job.log()
 
 
 def test_a_study_that_fails_fails_the_job(start: Callable[..., Job]) -> None:
