@@ -18,6 +18,9 @@ from sparsestudy.words import called
 if TYPE_CHECKING:
     from sparsestudy.analysis.relation import Relation
 
+IMAGES = frozenset({"digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "image_folder"})
+"""Data sets of images. What a function of the user's returns is not known to be any."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
@@ -59,6 +62,7 @@ def analyze(names: Sequence[str]) -> Analysis:
             sampler=samplers.pop() if len(samplers) == 1 else None,
             question=studies[0].spec.question,
             accuracy=called("accuracy", studies[0].trials()[0].config.task),
+            images={study.name: study.spec.data.name for study in studies if study.spec.data.name in IMAGES},
         )
         folder = studies[0].folder
         path = folder / "relation.json"

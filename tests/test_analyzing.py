@@ -25,7 +25,7 @@ def test_analyze_writes_the_relation_and_the_tables(home: Path, capsys: pytest.C
     relation = json.loads((folder / "relation.json").read_text())
     assert (relation["format"], relation["trials"], relation["configurations"]) == (1, 4, 3)
     assert len(relation["excluded"]) == 4
-    assert len(relation["verdicts"]) == 6
+    assert len(relation["verdicts"]) == 8
     rows = pd.read_parquet(folder / "evidence-trials.parquet")
     assert rows["trial"].tolist() == USED
     assert printed.count("written  ") == 3

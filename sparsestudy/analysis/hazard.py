@@ -160,9 +160,13 @@ def _cox(words: str, episodes: Episodes, configuration: Whole, arm: Whole, unit:
         episodes.stop, episodes.covariate[:, None], status=episodes.event, entry=episodes.start + 0.5, strata=strata,
         ties="efron",
     )  # fmt: skip
-    fit = model.fit(warn_convergence=False)
-    slope, scale = float(fit.params[0]), unit / spread
-    if not np.isfinite(slope) or abs(slope * scale) > LARGEST:
+    # On its way to a ratio without a finite estimate the search divides by zero.
+    with np.errstate(all="ignore"):
+        fit = model.fit(warn_convergence=False)
+        slope, scale = float(fit.params[0]), unit / spread
+        settled = np.isfinite(slope) and abs(slope * scale) <= LARGEST
+        settled = settled and np.isfinite(model.score(fit.params)).all() and np.isfinite(fit.bse).all()
+    if not settled:
         return Hazard(**told, reason="the fit does not settle on a finite hazard ratio")
     told |= {**_proportional(fit, episodes), "ratio": math.exp(slope * scale)}
     groups = len(np.unique(group))

@@ -3,18 +3,22 @@
 The lead of a run is its overfitting onset minus its sparsity onset, in epochs; positive where sparsity came first.
 Runs end: where no overfitting was seen the lead is only known to be at least what was watched, where no rise of
 sparsity was seen it is known to be at most that, and where neither was seen nothing is known. (What begins in the last
-epoch of a run cannot be seen to begin, so that none up to epoch c means at c or later.) The median takes all of them
-(`sparsestudy.analysis.turnbull`); its interval comes from resampling whole configurations (Davison and Hinkley 1997,
-Bootstrap Methods, chapter 3), since replicates of one are not independent, with percentiles expanded for few of them
-(Hesterberg 2015, The American Statistician 69).
+epoch of a run cannot be seen to begin, so that an onset censored at epoch c is one at c or later.) The median takes
+all of them (`sparsestudy.analysis.turnbull`); its interval comes from resampling whole configurations (Davison and
+Hinkley 1997, Bootstrap Methods, chapter 3), since replicates of one are not independent, with percentiles expanded for
+few of them (Hesterberg 2015, The American Statistician 69).
 
-Whether sparsity comes first is a sign test on runs in which both onsets were seen: a run that never overfits speaks
-neither for nor against "before". One configuration has one vote, the sign of the majority of its replicates.
+Whether sparsity comes first is asked of runs in which both onsets were seen: a run that never overfits speaks neither
+for nor against "before". One configuration has one vote, the sign of the majority of its replicates.
 
-What this cannot say: two clocks that have nothing to do with one another can tick in a fixed order in all runs. The
-share that different runs, paired across configurations, would show (`LeadTime.by_chance`) tells how much of the order
-is that; `sparsestudy.analysis.hazard` tests the relation itself. And onsets are estimates: where one kind is located
-earlier or later than it is, by an epoch or two, leads and order move by as much in all runs alike.
+Half of the votes is no fair share of chance. Two clocks that have nothing to do with one another can tick in a fixed
+order in all runs; and onsets are estimates. The overfitting onset is the minimum of a smoothed loss, the sparsity onset
+the bend of a straight line, which is carried too far back where a rise slows down: by two to three epochs where it goes
+with the power 0.7 of time, while the minimum of a loss lies half an epoch early. Both move all runs alike. The votes
+are therefore held against those of strangers (`sparsestudy.analysis.strangers`), whose onsets are located by the same
+rules. Where the clock alone puts sparsity first in every run, no order can be more than chance; then `together` still
+says whether the two onsets go with each other, and `sparsestudy.analysis.hazard` whether one brings the other.
+The median lead has no such remedy: it is off by what the two rules are.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.onset import Onsets
+from sparsestudy.analysis.strangers import strangers, together
 from sparsestudy.analysis.turnbull import quantile, shares
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -55,9 +61,10 @@ class LeadTime:
         share: ``votes_first`` among all votes, in [0, 1].
         share_low: Its exact 95 % interval (Clopper and Pearson).
         share_high: See ``share_low``.
-        by_chance: Share of "sparsity first", ties left out, among pairs of a sparsity onset of one configuration with
-            an overfitting onset of another; to be held against ``first / (first + after)``.
-        p_value: Two-sided sign test of equal chances.
+        by_chance: The same share where the sparsity onsets are those of another configuration; ``share`` is to be held
+            against it.
+        together: Rank correlation of both onsets over configurations, with its two-sided p-value by permutation.
+        p_value: Two-sided permutation test of ``share`` against that of strangers.
         p_adjusted: After correction over the layers; set where layers are put together.
         p_with_censored: The same test with the order also taken as known where one onset was seen and the other was
             not up to the end of the run.
@@ -83,6 +90,7 @@ class LeadTime:
     share_low: float | None
     share_high: float | None
     by_chance: float | None
+    together: Estimate
     p_value: float | None
     p_adjusted: float | None
     p_with_censored: float | None
@@ -109,29 +117,31 @@ def lead_time(
         >>> late = Onsets(epoch=np.array([20, 24, 22, 30, 28, 21, 39]), censored=np.arange(7) == 6)
         >>> early = Onsets(epoch=np.array([15, 19, 18, 25, 22, 16, 30]), censored=np.zeros(7, dtype=bool))
         >>> found = lead_time(late, early, np.arange(7))
-        >>> found.first, found.only_sparsity, round(found.p_value, 3), round(found.median, 2)
-        (6, 1, 0.031, 5.12)
+        >>> found.first, found.only_sparsity, round(found.p_value, 1), round(found.median, 2)
+        (6, 1, 0.1, 5.12)
     """
     known = (overfitting.epoch >= 0) & (sparsity.epoch >= 0)
     group = np.unique(configuration[known], return_inverse=True)[1]
     late, early = overfitting.epoch[known], sparsity.epoch[known]
     late_open, early_open = overfitting.censored[known], sparsity.censored[known]
     both, lead = ~late_open & ~early_open, late - early
-    ordered = np.where(late_open & early_open, 0, np.where(both, np.sign(lead), np.where(late_open, 1, -1)))
-    votes, votes_all = _votes(np.sign(lead)[both], group[both]), _votes(ordered, group)
-    share, share_low, share_high, p_value = _sign_test(votes)
+    votes = _votes(np.sign(lead)[both], group[both])
+    share, share_low, share_high = _share_of(votes)
+    dealt = ((late, late_open), (early, early_open), group)
+    seen, all_known = (strangers(*dealt, both=only, seed=seed) for only in (True, False))
     median, low, high, distribution, why = _distribution(lead, late_open, early_open, group, draws, seed)
-    no_vote = "no configuration has a vote on which comes first" if p_value is None else ""
+    no_vote = "no configuration has a vote on which comes first" if share is None else ""
+    alone = "there are no strangers to hold the order against" if share is not None and seen.p is None else ""
     return LeadTime(
         trials=len(lead), first=int((lead[both] > 0).sum()), same=int((lead[both] == 0).sum()),
         after=int((lead[both] < 0).sum()), only_sparsity=int((late_open & ~early_open).sum()),
         only_overfitting=int((~late_open & early_open).sum()), neither=int((late_open & early_open).sum()),
         votes_first=votes[0], votes_after=votes[1], votes_even=votes[2],
-        share=share, share_low=share_low, share_high=share_high,
-        by_chance=_by_chance(late[both], early[both], group[both]),
-        p_value=p_value, p_adjusted=None, p_with_censored=_sign_test(votes_all)[3],
+        share=share, share_low=share_low, share_high=share_high, by_chance=seen.share,
+        together=together(late[both], early[both], group[both], seed=seed),
+        p_value=seen.p, p_adjusted=None, p_with_censored=all_known.p,
         median=median, low=low, high=high, distribution=distribution,
-        reason="; ".join(part for part in (no_vote, why) if part),
+        reason="; ".join(part for part in (no_vote, alone, why) if part),
     )  # fmt: skip
 
 
@@ -141,31 +151,13 @@ def _votes(sign: Whole, group: Whole) -> tuple[int, int, int]:
     return int((sums > 0).sum()), int((sums < 0).sum()), int((sums == 0).sum())
 
 
-def _sign_test(votes: tuple[int, int, int]) -> tuple[float | None, float | None, float | None, float | None]:
-    """Share of votes for, its interval, and p."""
+def _share_of(votes: tuple[int, int, int]) -> tuple[float | None, float | None, float | None]:
+    """Share of votes for, and its interval."""
     count = votes[0] + votes[1]
     if not count:
-        return None, None, None, None
-    test = stats.binomtest(votes[0], count)
-    interval = test.proportion_ci()
-    return votes[0] / count, float(interval.low), float(interval.high), float(test.pvalue)
-
-
-def _by_chance(late: Whole, early: Whole, group: Whole) -> float | None:
-    """Share of pairs from different groups in which ``early`` is smaller, ties left out."""
-    if not len(late):
-        return None
-    shape = (int(group.max()) + 1, int(max(late.max(), early.max())) + 1)
-    ends, starts = np.zeros(shape), np.zeros(shape)
-    np.add.at(ends, (group, late), 1)
-    np.add.at(starts, (group, early), 1)
-
-    def ordered(ends: Floats, starts: Floats) -> float:
-        return float((ends * (np.cumsum(starts, axis=-1) - starts)).sum())
-
-    first = ordered(ends.sum(axis=0), starts.sum(axis=0)) - ordered(ends, starts)
-    after = ordered(starts.sum(axis=0), ends.sum(axis=0)) - ordered(starts, ends)
-    return first / (first + after) if first + after > 0 else None
+        return None, None, None
+    interval = stats.binomtest(votes[0], count).proportion_ci()
+    return votes[0] / count, float(interval.low), float(interval.high)
 
 
 def _distribution(

@@ -33,8 +33,9 @@ class Onsets:
     """When something began, for ``n`` series.
 
     Attributes:
-        epoch: Epoch of the onset, from 0. Where it is censored, the last epoch up to which there was none; -1 where
-            fewer than `SHORTEST` values were measured, so that nothing can be said.
+        epoch: Epoch of the onset, from 0. Where it is censored, the last measured epoch c, which says that the onset is
+            at c or later: what begins in the last epoch cannot be seen to begin. -1 where fewer than `SHORTEST` values
+            were measured, so that nothing can be said.
         censored: Whether no onset was seen.
     """
 

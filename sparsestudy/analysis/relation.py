@@ -11,9 +11,11 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsestudy.analysis.cause import Cause, cause
-from sparsestudy.analysis.corrections import ArmSensitivity, EffectiveSample, effective_sample, without_each_arm
+from sparsestudy.analysis.claims import by_arm, cause_verdict, density_verdict, level_verdict, timing_verdict
+from sparsestudy.analysis.corrections import ArmSensitivity, EffectiveSample, effective_sample, select, without_each_arm
 from sparsestudy.analysis.evidence import Evidence
 from sparsestudy.analysis.granulated import Granulated, granulated
 from sparsestudy.analysis.level import Level, level, within_arms
@@ -22,7 +24,7 @@ from sparsestudy.analysis.ranks import RankCorrelation, rank_correlations
 from sparsestudy.analysis.robust import SignError, sign_errors
 from sparsestudy.analysis.sample import draw, full_length, pooled, sparsities
 from sparsestudy.analysis.timing import Timing, layer_series, timing
-from sparsestudy.analysis.verdict import Verdict, arm_verdicts, level_verdict, timing_verdict
+from sparsestudy.analysis.verdict import Verdict, arm_verdicts
 
 FORMAT = 1
 MANY_SIGNALS = 20
@@ -74,6 +76,7 @@ def relate(
     sampler: str | None = None,
     question: str = "",
     accuracy: str = "accuracy",
+    images: Mapping[str, str] | None = None,
 ) -> Relation:
     """Fit everything.
 
@@ -83,6 +86,7 @@ def relate(
         sampler: What drew the parameters.
         question: What the study was to find out.
         accuracy: What the score is called.
+        images: The image data of each study that has such, by the study's name.
     """
     overfitting = overfitting_onset(evidence.curves["validation/loss"])
     rises = {layer: sparsity_onset(series) for layer, series in layer_series(evidence).items()}
@@ -90,6 +94,8 @@ def relate(
     fitted = level(evidence)
     by_accuracy = level(evidence, "accuracy", shapes=False)
     gap = np.asarray(evidence.gap(), dtype=np.float64)
+    caused, arms = cause(evidence, sampler=sampler), by_arm(evidence)
+    targeted = by_arm(select(evidence, _targeted(evidence)))
     return Relation(
         studies=tuple(dict.fromkeys(evidence.trials["study"])),
         question=question,
@@ -102,15 +108,25 @@ def relate(
         granulated=granulated(_headline_signals(evidence)),
         sign_errors=tuple(sign_errors(evidence)),
         level=fitted,
-        cause=cause(evidence, sampler=sampler),
+        cause=caused,
         timing=timed,
         sensitivity=without_each_arm(evidence, _pooled_slope),
         verdicts=(
-            timing_verdict(timed),
+            timing_verdict(timed, arms),
             *arm_verdicts(evidence, methods, accuracy=accuracy),
-            level_verdict(by_accuracy, accuracy),
+            density_verdict(evidence, accuracy, images or {}),
+            level_verdict(by_accuracy, accuracy, arms),
+            cause_verdict(caused, targeted),
         ),
     )
+
+
+def _targeted(evidence: Evidence) -> NDArray[np.bool_]:
+    """Trials with a target for some layer, ``[n]``."""
+    found = np.zeros(len(evidence), dtype=np.bool_)
+    for targets in evidence.targets.values():
+        found |= np.isfinite(targets)
+    return found
 
 
 def _headline_signals(evidence: Evidence) -> Evidence:

@@ -5,6 +5,8 @@ interval lies short of the smallest effect worth having, and *undecided* otherwi
 configurations would narrow the interval enough. Intervals count configurations, not trials: replicates of one are
 averaged first.
 
+Here are the claims that compare arms; `sparsestudy.analysis.claims` has those over all trials.
+
 The claims are those of the abstracts of Huesmann et al. 2020 (arXiv 2002.09237) and 2021 (arXiv 2104.06153), and of
 Khan and Stavness 2019 (arXiv 1904.08050), VERBATIM; the tests of them are ours.
 """
@@ -21,8 +23,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sparsestudy.analysis.evidence import Evidence
-from sparsestudy.analysis.level import Level
-from sparsestudy.analysis.timing import POOLED, Timing
 from sparsestudy.study import StudySpec
 
 Status: TypeAlias = Literal["supported", "refuted", "undecided"]
@@ -248,50 +248,3 @@ def arm_verdicts(evidence: Evidence, methods: Mapping[str, frozenset[str]], *, a
         names=("penalised sparsity", "the control"),
     )  # fmt: skip
     return [*found, less]
-
-
-def timing_verdict(timed: Timing) -> Verdict:
-    """Verdict on the claim that sparsity rises before the loss does, more often than the clock alone would have it.
-
-    One vote a configuration. Two onsets that have nothing to do with each other may still come in a fixed order; the
-    share is therefore held against that among onsets of different configurations, or one half if that is more.
-    """
-    claim = "The sparsity of the layers rises before the validation loss does."
-    lead = timed.leads.get(POOLED) or next(iter(timed.leads.values()), None)
-    if lead is None or lead.share is None:
-        reason = timed.reason if lead is None else lead.reason
-        said = f"It cannot be said: {reason}." if reason else "It cannot be said."
-        return Verdict(
-            claim=claim, status="undecided", effect=None, low=None, high=None, unit="", configurations=0, said=said
-        )
-    votes = lead.votes_first + lead.votes_after
-    usual = max(0.5, lead.by_chance or 0.0)
-    low, high = (None if v is None else v - usual for v in (lead.share_low, lead.share_high))
-    chance = (
-        "" if lead.by_chance is None else f"; onsets of different configurations would be so in {lead.by_chance:.0%}"
-    )
-    said = f"Sparsity was first in {lead.votes_first} of {votes} configurations in which both onsets were seen{chance}."
-    if lead.median is not None:
-        said += f" Median lead {lead.median:+.1f} epochs"
-        said += "." if lead.low is None or lead.high is None else f" ({lead.low:+.1f} to {lead.high:+.1f})."
-    return Verdict(
-        claim=claim, status=decide(low, high, 0.0), effect=lead.share - usual, low=low, high=high,
-        unit="share of configurations above that by the clock alone", configurations=votes, said=said,
-    )  # fmt: skip
-
-
-def level_verdict(fitted: Level, accuracy: str) -> Verdict:
-    """Verdict on the claim that denser activations go with a smaller gap, within arms."""
-    slope = fitted.pooled.within
-    claim = f"Denser activations go with a smaller gap of {accuracy}."
-    if slope.estimate is None:
-        said = f"It cannot be said: {slope.reason}." if slope.reason else "It cannot be said."
-        status: Status = "undecided"
-    else:
-        status = decide(slope.low, slope.high, 0.0)
-        said = f"For 0.1 more sparsity, within arms, the gap changes by {slope.estimate:+.3g}"
-        said += "." if slope.low is None else f" (95 % interval {slope.low:+.3g} to {slope.high:+.3g})."
-    return Verdict(
-        claim=claim, status=status, effect=slope.estimate, low=slope.low, high=slope.high,
-        unit=f"gap of {accuracy} per 0.1 sparsity", configurations=fitted.pooled.configurations, said=said,
-    )  # fmt: skip

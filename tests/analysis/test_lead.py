@@ -31,8 +31,6 @@ def test_the_sign_test_gives_every_configuration_one_vote():
     lead[-3:] = [-5, -5, 5]
     found = lead_time(onsets(20 + lead), onsets(np.full(24, 20)), configuration)
     assert (found.votes_first, found.votes_after, found.votes_even) == (7, 1, 0)
-    # 2 (1 + 8) / 2^8: the tails of 8 tosses of a fair coin.
-    assert found.p_value == pytest.approx(18 / 256)
     assert found.share == pytest.approx(7 / 8)
     # Clopper and Pearson for 7 of 8, from tables.
     assert (found.share_low, found.share_high) == pytest.approx((0.4735, 0.9968), abs=1e-4)
@@ -50,27 +48,14 @@ def test_the_order_of_trials_with_one_onset_counts_only_in_the_second_test():
     found = lead_time(late, early, np.arange(8))
     assert found.p_value is None
     assert "no configuration has a vote" in found.reason
-    assert found.p_with_censored == pytest.approx(2 / 256)
-
-
-def test_by_chance_counts_pairs_of_different_configurations():
-    random = np.random.default_rng(0)
-    late, early, configuration = random.integers(0, 30, 40), random.integers(0, 30, 40), np.arange(40) // 4
-    found = lead_time(onsets(late), onsets(early), configuration)
-    first = after = 0
-    for i in range(40):
-        for j in range(40):
-            if configuration[i] != configuration[j]:
-                first += early[j] < late[i]
-                after += early[j] > late[i]
-    assert found.by_chance == pytest.approx(first / (first + after))
+    # Sparsity is always first, with whichever of these onsets it is paired.
+    assert found.p_with_censored == 1
 
 
 def test_two_clocks_without_relation_are_seen_to_be_in_order_by_chance_alone():
     random = np.random.default_rng(1)
     found = lead_time(onsets(random.integers(30, 40, 30)), onsets(random.integers(5, 15, 30)), np.arange(30))
-    assert found.p_value < 1e-6
-    assert found.by_chance == 1
+    assert (found.share, found.by_chance, found.p_value) == (1, 1, 1)
 
 
 def test_the_median_without_censoring_is_the_median():

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparsestudy.analysis.claims import timing_verdict
 from sparsestudy.analysis.corrections import select
 from sparsestudy.analysis.evidence import Evidence
 from sparsestudy.analysis.lead import lead_time
 from sparsestudy.analysis.onset import Onsets
 from sparsestudy.analysis.relation import relate, to_json
 from sparsestudy.analysis.timing import Timing
-from sparsestudy.analysis.verdict import arm_verdicts, by_configuration, compare, timing_verdict
+from sparsestudy.analysis.verdict import arm_verdicts, by_configuration, compare
 from tests.analysis.worlds import simulate
 
 WORLDS = ("causal", "null", "simpson", "confounded", "heteroscedastic", "censored")
