@@ -24,6 +24,7 @@ from sparsestudy.analysis.information import Information, information
 from sparsestudy.analysis.jackknife import numbered
 from sparsestudy.analysis.pairs import Axis, axes_of, part_of, single_axis
 from sparsestudy.analysis.ranks import MOMENTS, Moment, signal_at
+from sparsestudy.analysis.sample import full_length
 
 FEWEST_PAIRS = 20
 FEWEST_CONFIGURATIONS = 8
@@ -76,9 +77,11 @@ def granulated(evidence: Evidence, of: Literal["loss", "accuracy"] = "loss") -> 
     """Every signal at its last and its best epoch, hyperparameters held fixed.
 
     Args:
-        evidence: Any number of trials; of more than `pairs.MOST_TRIALS`, a random part of that size is used.
+        evidence: Any number of trials; those stopped early are left out, and of more than `pairs.MOST_TRIALS` a random
+            part of that size is used.
         of: The gap in loss or in accuracy.
     """
+    evidence = select(evidence, full_length(evidence))
     taken = part_of(evidence.trials["configuration"].to_numpy())
     evidence = select(evidence, taken)
     configurations = numbered(evidence.trials["configuration"].to_numpy())

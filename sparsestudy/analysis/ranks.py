@@ -2,7 +2,8 @@
 
 Kendall's τ-b (Kendall 1945, Biometrika 33) and Spearman's ρ (1904) over all trials. They ask for no straight line, but
 nor do they hold anything fixed: arms and hyperparameters may bring both about. `sparsestudy.analysis.granulated` and
-`sparsestudy.analysis.robust` hold something fixed.
+`sparsestudy.analysis.robust` hold something fixed. Trials stopped early are left out in all three: gaps grow with
+training, and so does much of what is measured, so that the length of training alone would relate them.
 
 Intervals and p-values leave out one configuration at a time, arm by arm (`sparsestudy.analysis.jackknife`). Up to
 `EXACT` trials that is exact. Beyond, leaving out is replaced by its first-order approximation, the influence of each
@@ -21,10 +22,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from sparsestudy.analysis.corrections import benjamini_hochberg
+from sparsestudy.analysis.corrections import benjamini_hochberg, select
 from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import Array, Evidence, Signal
 from sparsestudy.analysis.jackknife import jackknife, numbered
+from sparsestudy.analysis.sample import full_length
 
 Moment: TypeAlias = Literal["last", "best"]
 MOMENTS: tuple[Moment, ...] = ("last", "best")
@@ -65,13 +67,14 @@ def rank_correlations(
     """Rank correlation of every signal with the gap, at the last and at the best epoch.
 
     Args:
-        evidence: Any number of trials.
+        evidence: Any number of trials; those stopped early are left out.
         of: The gap in loss or in accuracy.
         alpha: Rate of false discoveries, in (0, 1).
 
     Returns:
         One row per signal and moment, in the order of the signals.
     """
+    evidence = select(evidence, full_length(evidence))
     gap = evidence.gap(of)
     rows = [
         _row(signal, moment, signal_at(evidence, signal, moment), gap, evidence.trials)

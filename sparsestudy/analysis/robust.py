@@ -44,6 +44,7 @@ from sparsestudy.analysis.pairs import (
     within_levels,
 )
 from sparsestudy.analysis.ranks import MOMENTS, Moment, signal_at
+from sparsestudy.analysis.sample import full_length
 
 FEWEST_EFFECTIVE = 12.0
 """Effective pairs of an environment, as in the authors' code."""
@@ -85,10 +86,12 @@ def sign_errors(
     """Sign-errors of every signal at its last and its best epoch.
 
     Args:
-        evidence: Any number of trials; of more than `pairs.MOST_TRIALS`, a random part of that size is used.
+        evidence: Any number of trials; those stopped early are left out, and of more than `pairs.MOST_TRIALS` a random
+            part of that size is used.
         of: The gap in loss or in accuracy.
         examples: How many examples the validation accuracy is from; only for gaps in accuracy between 0 and 1.
     """
+    evidence = select(evidence, full_length(evidence))
     taken = part_of(evidence.trials["configuration"].to_numpy())
     evidence = select(evidence, taken)
     configurations = numbered(evidence.trials["configuration"].to_numpy())

@@ -2,17 +2,20 @@
 
 Every claim of `CLAIMS` is a function from a seed to what came of one simulated study of each of its worlds: a dict from
 ``WORLD: WHAT: KIND`` to a truth value, to a number, or to None where the analysis gave no answer. Kinds and their goals
-stand in `GOALS`. Two processes go through the seeds.
+stand in `GOALS`. Two processes go through the seeds. What came of each seed is kept in a folder, so that a run that was
+stopped goes on, and a part that was not run again keeps its place on the page.
 
-Usage: ``python -m tests.benchmarks.coverage [--studies N] [--only PART] [--output FILE]``
+Usage: ``python -m tests.benchmarks.coverage [--studies N] [--only PART] [--outcomes FOLDER] [--output FILE]``
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +29,7 @@ from threadpoolctl import threadpool_limits
 Outcome = dict[str, bool | float | None]
 CLAIMS = (
     "tests.analysis.rank_claims:correlations_run",
+    "tests.analysis.rank_claims:stopped_run",
     "tests.analysis.rank_claims:controlled_run",
     "tests.analysis.onset_claims:alarms_run",
     "tests.analysis.onset_claims:located_run",
@@ -33,6 +37,8 @@ CLAIMS = (
     "tests.analysis.level_claims:cause_run",
     "tests.analysis.level_claims:weak_run",
     "tests.analysis.level_claims:learner_run",
+    "tests.analysis.card_claims:card_run",
+    "tests.analysis.card_claims:onsets_run",
     "tests.analysis.timing_worlds:null_run",
     "tests.analysis.timing_worlds:censored_run",
     "tests.analysis.timing_worlds:level_run",
@@ -44,8 +50,21 @@ GOALS: dict[str, tuple[float, float]] = {
     "false positive": (0.0, 0.05),
     "false discoveries": (0.0, 0.05),
     "wrong sign": (0.0, 0.05),
+    "wrong verdict": (0.0, 0.05),
 }
 """By kind, where its share or mean has to lie. Other kinds are told without a goal."""
+EXPLAINED = {
+    "median lead, onsets located": "onsets are estimates, and the sparsity onset lies two to three epochs early where a"
+    " rise slows down (here it goes with the power 0.7 of time), which moves the lead of all runs alike. No interval"
+    " over configurations knows of that; a local or a curved fit would halve it, and lose more where noise is large."
+    " The order and its test are free of it, for strangers are located by the same rules.",
+    "share of sparsity first, held": "the interval is exact for a given share of strangers (Clopper and Pearson), so"
+    " that it is wide for a few votes, and takes no notice that the strangers have the same onsets. It errs on the"
+    " safe side.",
+    "Anderson-Rubin: covers": "an unbounded region holds every effect.",
+    "two stages: covers": "with weak targets this interval is not to be trusted; the card then shows the other.",
+}
+"""Why a goal is missed, by a part of the claim's name."""
 HERE = Path(__file__).resolve().parent
 PROCESSES = 2
 FIRST = 10_000
@@ -128,17 +147,19 @@ def interval(answers: Sequence[bool | float]) -> tuple[float | None, float | Non
     return mean - reach, mean + reach
 
 
-def page(parts: Sequence[tuple[str, Sequence[Row], float]]) -> str:
-    """The table of every claim as Markdown."""
+def page(parts: Sequence[tuple[str, Sequence[Row]]], command: str) -> str:
+    """The tables of all claims as Markdown: what is missed first, then a count, then every row."""
     goals = "; ".join(f"{kind} {low:.0%} to {high:.0%}" for kind, (low, high) in GOALS.items())
     lines = [
         "# Simulated worlds",
         "",
-        "Written by `python -m tests.benchmarks.coverage`: what the analysis says of simulated studies whose truth is",
-        "known (`tests/analysis/worlds.py`), over many seeds. In brackets the 95 % interval of so many studies.",
+        f"Written by `{command}`: what the analysis says of simulated studies whose truth is known",
+        "(`tests/analysis/worlds.py`), over many seeds. In brackets the 95 % interval of so many studies.",
         f"Goals: {goals}. *Within chance*: missed, but the interval reaches the goal.",
+        "",
+        *_overview([row for _, rows in parts for row in rows]),
     ]
-    for title, rows, seconds in parts:
+    for title, rows in parts:
         lines += [
             "",
             f"## {title}",
@@ -152,14 +173,49 @@ def page(parts: Sequence[tuple[str, Sequence[Row], float]]) -> str:
             lines.append(
                 f"| {row.world} | {row.what} | {row.kind} | {row.answered} of {row.studies} | {share} | {row.verdict} |"
             )
-        lines += ["", f"{seconds:.0f} s."]
     return "\n".join(lines) + "\n"
 
 
-def run(name: str, seeds: Sequence[int]) -> list[Outcome]:
-    """Outcomes of one claim over the seeds, in two processes."""
-    with ProcessPoolExecutor(PROCESSES, initializer=_modest) as pool:
-        return list(pool.map(_one, [name] * len(seeds), seeds, chunksize=max(1, len(seeds) // 40)))
+def _overview(rows: Sequence[Row]) -> list[str]:
+    """How many goals are met, by kind; and every one that is missed, with the reason."""
+    verdicts = ("met", "within chance", "**missed**")
+    lines = ["| goal | met | within chance | missed |", "|---|---|---|---|"]
+    for kind in GOALS:
+        counts = [sum(row.kind == kind and row.verdict == verdict for row in rows) for verdict in verdicts]
+        lines.append(f"| {kind} | {' | '.join(map(str, counts))} |")
+    missed = [row for row in rows if row.verdict == "**missed**"]
+    if missed:
+        lines += ["", "Missed, and why:", ""]
+    for row in missed:
+        why = next(
+            (text for part, text in EXPLAINED.items() if part in f"{row.what}: {row.kind}"), "not explained yet."
+        )
+        lines.append(f"- {row.world}: {row.what}: {row.kind} {row.share:.3f}: {why}")
+    return lines
+
+
+def run(name: str, seeds: Sequence[int], folder: Path) -> list[Outcome]:
+    """Outcomes of one claim over the seeds, in two processes; those a file of the folder has are not drawn again."""
+    path = folder / f"{name.replace(':', '.')}.jsonl"
+    done = stored(path)
+    wanted = [seed for seed in seeds if seed not in done]
+    if wanted:
+        with ProcessPoolExecutor(PROCESSES, initializer=_modest) as pool, path.open("a", encoding="utf-8") as file:
+            for seed, outcome in zip(wanted, pool.map(_one, [name] * len(wanted), wanted), strict=True):
+                done[seed] = outcome
+                file.write(json.dumps([seed, outcome]) + "\n")
+                file.flush()
+    return [done[seed] for seed in seeds if seed in done]
+
+
+def stored(path: Path) -> dict[int, Outcome]:
+    """What a file holds, by seed; the last line may have been cut off."""
+    found: dict[int, Outcome] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        if line.endswith("]"):
+            seed, outcome = json.loads(line)
+            found[seed] = outcome
+    return found
 
 
 def _modest() -> None:
@@ -184,21 +240,25 @@ def main() -> int:
     parser.add_argument(
         "--studies", type=int, default=400, help="simulated studies of each world (default: %(default)s)"
     )
-    parser.add_argument("--only", default="", help="run only claims with this in their name")
-    parser.add_argument("--output", type=Path, help="page to write (default: coverage.md, nothing if --only)")
+    parser.add_argument("--only", default="", help="run only claims with this in their name; tell all that are known")
+    parser.add_argument("--outcomes", type=Path, help="folder of what is known (default: one below the system's own)")
+    parser.add_argument("--output", type=Path, default=HERE / "coverage.md", help="page to write")
     arguments = parser.parse_args()
-    parts = []
-    for name in (claim for claim in CLAIMS if arguments.only in claim):
+    folder = arguments.outcomes or Path(tempfile.gettempdir()) / "sparsestudy-coverage"
+    folder.mkdir(parents=True, exist_ok=True)
+    seeds, parts = range(FIRST, FIRST + arguments.studies), []
+    for name in CLAIMS:
         start = time.perf_counter()
-        rows = summarise(run(name, range(FIRST, FIRST + arguments.studies)))
-        title = (_claim(name).__doc__ or name).partition("\n")[0]
-        parts.append((title, rows, time.perf_counter() - start))
-        sys.stderr.write(f"{name}: {parts[-1][2]:.0f} s\n")
-    text = page(parts)
-    sys.stdout.write(text)
-    output = arguments.output or (None if arguments.only else HERE / "coverage.md")
-    if output is not None:
-        output.write_text(text, encoding="utf-8")
+        if arguments.only in name:
+            outcomes = run(name, seeds, folder)
+            sys.stderr.write(f"{name}: {time.perf_counter() - start:.0f} s\n")
+        else:
+            known = stored(folder / f"{name.replace(':', '.')}.jsonl")
+            outcomes = [known[seed] for seed in seeds if seed in known]
+        if outcomes:
+            parts.append(((_claim(name).__doc__ or name).partition("\n")[0], summarise(outcomes)))
+    command = f"python -m tests.benchmarks.coverage --studies {arguments.studies}"
+    arguments.output.write_text(page(parts, command), encoding="utf-8")
     return 0
 
 
