@@ -22,6 +22,9 @@ check: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m tests.benchmarks.throughput
 	$(BIN)/python -m tests.benchmarks.cost
+	$(BIN)/python -m tests.benchmarks.coverage
+	$(BIN)/python -m tests.benchmarks.winner
+	$(BIN)/python -m tests.benchmarks.scale
 
 bench-gpu: .venv/ready
 	$(BIN)/python -m tests.benchmarks.cost --device cuda

@@ -92,6 +92,10 @@ def caused(effect, region, f):
     return Cause(gap="loss", measure="perplexity", layers={}, pooled=layer, compliance={}, identifies="", caveats=())
 
 
+def caused_verdict(estimate, error):
+    return cause_verdict(caused(slope_of(estimate, error), Region(words=""), 40.0))
+
+
 def test_weak_targets_are_judged_by_the_interval_that_holds_for_them():
     effect, region = slope_of(0.3, 0.05), Region(low=-0.1, high=4.0, p=0.2, words="from -0.1 to 4")
     strong = cause_verdict(caused(effect, region, 40.0), ARMS)

@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 from scipy import optimize
 
+from sparsestudy.analysis.alarms import rise_alarm
 from sparsestudy.analysis.hazard import MOST, hazard_of_level, hazard_of_rise
-from sparsestudy.analysis.onset import Onsets
+from sparsestudy.analysis.onset import Onsets, overfitting_onset
 from tests.analysis.timing_worlds import censored_run, level_run, null_run
+from tests.analysis.worlds import simulate
 
 
 def onsets(epoch, censored=None):
@@ -211,3 +213,17 @@ def test_the_interval_covers_the_ratio_of_a_world_with_six_in_ten_censored(run, 
     assert runs[told + "covers"].notna().all()
     # With 95 % coverage fewer than 52 of 60 happen in 0.3 % of all sets of seeds; 80 % coverage fails in 87 %.
     assert runs[told + "covers"].sum() >= 52
+
+
+def test_a_ratio_without_a_finite_estimate_is_said_and_warns_of_nothing():
+    """In a world where the loss only ever rises after sparsity did, the search for the maximum runs off to infinity."""
+    reasons = []
+    for seed in range(500, 512):
+        evidence, _ = simulate("causal", seed)
+        trials, series = evidence.trials, evidence.values[:, :, 0].astype(float)
+        arm = (trials["arm"] == "both").to_numpy().astype(np.int64)
+        late = overfitting_onset(evidence.curves["validation/loss"])
+        found = hazard_of_rise(late, rise_alarm(series), trials["configuration"].to_numpy(), arm)
+        reasons.append(found.reason)
+        assert found.low is None or found.low > 1
+    assert "the fit does not settle on a finite hazard ratio" in reasons

@@ -39,6 +39,7 @@ CLAIMS = (
     "tests.analysis.level_claims:learner_run",
     "tests.analysis.card_claims:card_run",
     "tests.analysis.card_claims:onsets_run",
+    "tests.analysis.card_claims:hazards_run",
     "tests.analysis.timing_worlds:null_run",
     "tests.analysis.timing_worlds:censored_run",
     "tests.analysis.timing_worlds:level_run",
