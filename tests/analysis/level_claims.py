@@ -7,10 +7,13 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from sparsestudy.analysis.cause import LayerCause, cause
+from sparsestudy.analysis.claims import cause_verdict
 from sparsestudy.analysis.estimate import Estimate
 from sparsestudy.analysis.evidence import CURVES, TRIAL_COLUMNS, Evidence, Signal
 from sparsestudy.analysis.level import level
-from tests.analysis.worlds import Truth, World, simulate
+from sparsestudy.analysis.verdict import WORTH_LOSS
+from tests.analysis.card_claims import told
+from tests.analysis.worlds import WORLDS, Truth, World, simulate
 
 Outcome = dict[str, bool | float | None]
 TENTH = 0.1  # betas are per unit of sparsity, effects per 0.1
@@ -63,11 +66,7 @@ def level_study(seed: int, world: World) -> Outcome:
 
 def cause_run(seed: int) -> Outcome:
     """Effects by assigned targets, of 60 configurations with two replicates."""
-    return {
-        key: value
-        for world in ("causal", "null", "confounded", "heteroscedastic")
-        for key, value in cause_study(seed, world).items()
-    }
+    return {key: value for world in WORLDS for key, value in cause_study(seed, world).items()}
 
 
 def weak_run(seed: int) -> Outcome:
@@ -81,7 +80,12 @@ def cause_study(
     evidence, truth = simulate(world, seed, configurations=configurations, replicates=replicates)
     found = cause(evidence, sampler="random")
     effects = found.layers | {"mean of layers": found.pooled}
-    outcome: Outcome = {}
+    planted = TENTH * (truth.pooled or 0.0)
+    outcome = told(
+        f"{world}: assigned sparsity changes the gap", cause_verdict(found), planted, WORTH_LOSS, either=True
+    )
+    if world == "censored":
+        return outcome
     for name, beta in betas(truth).items():
         outcome |= said(effects[name], beta, f"{world}: effect of {name}")
     outcome[f"{world}: a hidden cause is noticed: share"] = found.pooled.exogeneity < 0.05

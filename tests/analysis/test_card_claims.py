@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsestudy.analysis.ranks import rank_correlations
-from tests.analysis.card_claims import TENTH, card_study, onsets_study, told
+from tests.analysis.card_claims import card_study, onsets_study, told
 from tests.analysis.rank_claims import stopped_run
 from tests.analysis.test_claims import caused_verdict
 from tests.analysis.worlds import simulate
@@ -24,8 +24,8 @@ def answers(run, studies=STUDIES):
 def test_verdicts_in_simulated_worlds(world):
     found = answers(lambda seed: card_study(seed, world))
     covered = [answer for key, of in found.items() if key.endswith("covers") for answer in of]
-    assert len(covered) > 4 * STUDIES
-    # Some 90 intervals in 16 independent studies: at 95 % each, below 0.85 comes once in 1,000 times even if the
+    assert len(covered) >= 4 * STUDIES
+    # Some 80 intervals in 16 independent studies: at 95 % each, below 0.85 comes once in 1,000 times even if the
     # intervals of a study hold or fail in pairs; slopes that take replicates for trials hold in 80 %.
     assert np.mean(covered) > 0.85
     for key, wrong in found.items():
@@ -81,11 +81,6 @@ def test_trials_stopped_early_are_no_evidence_of_a_relation():
 def test_a_verdict_is_wrong_that_supports_what_is_not_so_or_refutes_what_is(estimate, error, truth, wrong):
     found = told("w: x", caused_verdict(estimate, error), truth, 0.05, either=True)
     assert found["w: x: wrong verdict"] is wrong
-
-
-def test_slopes_are_per_tenth():
-    _, truth = simulate("confounded", 0)
-    assert TENTH * truth.pooled == pytest.approx(-0.18)
 
 
 def row(kind, share, low, high):
