@@ -10,7 +10,7 @@ from tests.analysis.card_claims import card_study, onsets_study, told
 from tests.analysis.rank_claims import stopped_run
 from tests.analysis.test_claims import caused_verdict
 from tests.analysis.worlds import simulate
-from tests.benchmarks.coverage import GOALS, Row, page, stored, summarise
+from tests.benchmarks.coverage import GOALS, Row, page, read, stored, summarise
 
 STUDIES = 16
 
@@ -102,6 +102,14 @@ def test_the_page_counts_goals_and_lists_what_is_missed():
     assert "- w: x: covers 0.500: not explained yet." in text
     assert text.count("\n| w | x |") == 4
     assert set(GOALS) == {line.split(" | ")[0][2:] for line in text.splitlines()[8 : 8 + len(GOALS)]}
+
+
+def test_a_written_page_is_read_again(tmp_path):
+    rows = [row("covers", 0.95, 0.94, 0.96), row("error in epochs", -2.5, -3.0, -2.0), row("share", None, None, None)]
+    path = tmp_path / "page.md"
+    assert read(path) == {}
+    path.write_text(page([("One.", rows), ("Two.", rows[:1])], "x"), encoding="utf-8")
+    assert read(path) == {"One.": rows, "Two.": rows[:1]}
 
 
 def test_a_run_that_was_cut_off_keeps_what_is_whole(tmp_path):

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 import time
@@ -177,6 +178,26 @@ def page(parts: Sequence[tuple[str, Sequence[Row]]], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def read(path: Path) -> dict[str, list[Row]]:
+    """The rows of a written page, by title."""
+    found: dict[str, list[Row]] = {}
+    title = ""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        if line.startswith("## "):
+            title = line[3:]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if title and len(cells) == 6 and " of " in cells[3]:
+            answered, studies = map(int, cells[3].split(" of "))
+            numbers = [float(text) for text in re.findall(r"-?[0-9.]+", cells[4])]
+            share, low, high = [*numbers, None, None, None][:3]
+            row = Row(
+                world=cells[0], what=cells[1], kind=cells[2], answered=answered, studies=studies, share=share, low=low,
+                high=high,
+            )  # fmt: skip
+            found.setdefault(title, []).append(row)
+    return found
+
+
 def _overview(rows: Sequence[Row]) -> list[str]:
     """How many goals are met, by kind; and every one that is missed, with the reason."""
     verdicts = ("met", "within chance", "**missed**")
@@ -248,6 +269,7 @@ def main() -> int:
     folder = arguments.outcomes or Path(tempfile.gettempdir()) / "sparsestudy-coverage"
     folder.mkdir(parents=True, exist_ok=True)
     seeds, parts = range(FIRST, FIRST + arguments.studies), []
+    written = read(arguments.output)
     for name in CLAIMS:
         start = time.perf_counter()
         if arguments.only in name:
@@ -256,8 +278,10 @@ def main() -> int:
         else:
             known = stored(folder / f"{name.replace(':', '.')}.jsonl")
             outcomes = [known[seed] for seed in seeds if seed in known]
-        if outcomes:
-            parts.append(((_claim(name).__doc__ or name).partition("\n")[0], summarise(outcomes)))
+        title = (_claim(name).__doc__ or name).partition("\n")[0]
+        rows = summarise(outcomes) if outcomes else written.get(title, [])
+        if rows:
+            parts.append((title, rows))
     command = f"python -m tests.benchmarks.coverage --studies {arguments.studies}"
     arguments.output.write_text(page(parts, command), encoding="utf-8")
     return 0
