@@ -90,6 +90,19 @@ def test_smaller_models_are_fallen_back_to_and_named():
     assert "too few configurations" in few.reason
 
 
+def test_copies_of_a_trial_are_no_new_evidence():
+    random = np.random.default_rng(4)
+    x, arms = random.uniform(0.3, 0.7, 24), np.tile(["a", "b"], 12)
+    gap = 1 + x + random.normal(0, 0.1, 24)
+    once = within_arms(sample_of(make(gap, {"a": x}, arms=arms)))
+    copied = make(np.repeat(gap, 4), {"a": np.repeat(x, 4)}, arms=np.repeat(arms, 4),
+                  configurations=np.repeat(np.arange(24), 4))  # fmt: skip
+    again = within_arms(sample_of(copied))
+    # Four times the trials would halve the interval; as configurations they leave it, and its freedom, as they are.
+    assert (again.estimate, again.low, again.high) == pytest.approx((once.estimate, once.low, once.high))
+    assert again.freedom == pytest.approx(once.freedom)
+
+
 def test_slope_between_arms_by_hand():
     # Means (.2, 1), (.4, 2), (.6, 2): slope 2.5, residuals -1/6, 1/3, -1/6, so its error is sqrt(1/6 / 0.08), and
     # Student's t with one degree of freedom is 12.7062.
