@@ -2,8 +2,8 @@
 
 Every claim of `CLAIMS` is a function from a seed to what came of one simulated study of each of its worlds: a dict from
 ``WORLD: WHAT: KIND`` to a truth value, to a number, or to None where the analysis gave no answer. Kinds and their goals
-stand in `GOALS`. Two processes go through the seeds. What came of each seed is kept in a folder, so that a run that was
-stopped goes on, and a part that was not run again keeps its place on the page.
+stand in `coverage_page.GOALS`. Two processes go through the seeds. What came of each seed is kept in a folder, so that a
+run that was stopped goes on, and a part that was not run again keeps its place on the page.
 
 Usage: ``python -m tests.benchmarks.coverage [--studies N] [--only PART] [--outcomes FOLDER] [--output FILE]``
 """
@@ -14,18 +14,18 @@ import argparse
 import json
 import math
 import os
-import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from scipy import stats
 from threadpoolctl import threadpool_limits
+
+from tests.benchmarks.coverage_page import Row, page, read
 
 Outcome = dict[str, bool | float | None]
 CLAIMS = (
@@ -47,62 +47,10 @@ CLAIMS = (
     "tests.analysis.timing_worlds:lead_run",
 )
 """Functions by module, each with a docstring that says what its studies are."""
-GOALS: dict[str, tuple[float, float]] = {
-    "covers": (0.93, 0.97),
-    "false positive": (0.0, 0.05),
-    "false discoveries": (0.0, 0.05),
-    "wrong sign": (0.0, 0.05),
-    "wrong verdict": (0.0, 0.05),
-}
-"""By kind, where its share or mean has to lie. Other kinds are told without a goal."""
-EXPLAINED = {
-    "median lead, onsets located": "onsets are estimates, and the sparsity onset lies two to three epochs early where a"
-    " rise slows down (here it goes with the power 0.7 of time), which moves the lead of all runs alike. No interval"
-    " over configurations knows of that; a local or a curved fit would halve it, and lose more where noise is large."
-    " The order and its test are free of it, for strangers are located by the same rules.",
-    "share of sparsity first, held": "the interval is exact for a given share of strangers (Clopper and Pearson), so"
-    " that it is wide for a few votes, and takes no notice that the strangers have the same onsets. It errs on the"
-    " safe side.",
-    "Anderson-Rubin: covers": "an unbounded region holds every effect.",
-    "two stages: covers": "with weak targets this interval is not to be trusted; the card then shows the other.",
-}
-"""Why a goal is missed, by a part of the claim's name."""
 HERE = Path(__file__).resolve().parent
 PROCESSES = 2
 FIRST = 10_000
 """First seed: methods are chosen and tested on lower ones, so that no figure here is one that a choice was made by."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One claim over all studies.
-
-    Attributes:
-        world, what, kind: As the claim names itself.
-        answered: Studies in which there was an answer.
-        studies: All of them.
-        share: Share or mean over the answers; None without any.
-        low, high: Its 95 % interval: of Clopper and Pearson for shares, of Student's t for means.
-    """
-
-    world: str
-    what: str
-    kind: str
-    answered: int
-    studies: int
-    share: float | None
-    low: float | None
-    high: float | None
-
-    @property
-    def verdict(self) -> str:
-        """Whether the goal is met, missed by no more than chance, or missed."""
-        if self.kind not in GOALS or self.share is None or self.low is None or self.high is None:
-            return ""
-        least, most = GOALS[self.kind]
-        if least <= self.share <= most:
-            return "met"
-        return "within chance" if self.low <= most and self.high >= least else "**missed**"
 
 
 def summarise(outcomes: Sequence[Outcome]) -> list[Row]:
@@ -147,73 +95,6 @@ def interval(answers: Sequence[bool | float]) -> tuple[float | None, float | Non
     error = math.sqrt(sum((a - mean) ** 2 for a in answers) / (count - 1) / count)
     reach = float(stats.t.ppf(0.975, count - 1)) * error
     return mean - reach, mean + reach
-
-
-def page(parts: Sequence[tuple[str, Sequence[Row]]], command: str) -> str:
-    """The tables of all claims as Markdown: what is missed first, then a count, then every row."""
-    goals = "; ".join(f"{kind} {low:.0%} to {high:.0%}" for kind, (low, high) in GOALS.items())
-    lines = [
-        "# Simulated worlds",
-        "",
-        f"Written by `{command}`: what the analysis says of simulated studies whose truth is known",
-        "(`tests/analysis/worlds.py`), over many seeds. In brackets the 95 % interval of so many studies.",
-        f"Goals: {goals}. *Within chance*: missed, but the interval reaches the goal.",
-        "",
-        *_overview([row for _, rows in parts for row in rows]),
-    ]
-    for title, rows in parts:
-        lines += [
-            "",
-            f"## {title}",
-            "",
-            "| world | what | kind | answered | share | verdict |",
-            "|---|---|---|---|---|---|",
-        ]
-        for row in rows:
-            spread = "" if row.low is None else f" ({row.low:.3f}–{row.high:.3f})"
-            share = "" if row.share is None else f"{row.share:.3f}{spread}"
-            lines.append(
-                f"| {row.world} | {row.what} | {row.kind} | {row.answered} of {row.studies} | {share} | {row.verdict} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def read(path: Path) -> dict[str, list[Row]]:
-    """The rows of a written page, by title."""
-    found: dict[str, list[Row]] = {}
-    title = ""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        if line.startswith("## "):
-            title = line[3:]
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if title and len(cells) == 6 and " of " in cells[3]:
-            answered, studies = map(int, cells[3].split(" of "))
-            numbers = [float(text) for text in re.findall(r"-?[0-9.]+", cells[4])]
-            share, low, high = [*numbers, None, None, None][:3]
-            row = Row(
-                world=cells[0], what=cells[1], kind=cells[2], answered=answered, studies=studies, share=share, low=low,
-                high=high,
-            )  # fmt: skip
-            found.setdefault(title, []).append(row)
-    return found
-
-
-def _overview(rows: Sequence[Row]) -> list[str]:
-    """How many goals are met, by kind; and every one that is missed, with the reason."""
-    verdicts = ("met", "within chance", "**missed**")
-    lines = ["| goal | met | within chance | missed |", "|---|---|---|---|"]
-    for kind in GOALS:
-        counts = [sum(row.kind == kind and row.verdict == verdict for row in rows) for verdict in verdicts]
-        lines.append(f"| {kind} | {' | '.join(map(str, counts))} |")
-    missed = [row for row in rows if row.verdict == "**missed**"]
-    if missed:
-        lines += ["", "Missed, and why:", ""]
-    for row in missed:
-        why = next(
-            (text for part, text in EXPLAINED.items() if part in f"{row.what}: {row.kind}"), "not explained yet."
-        )
-        lines.append(f"- {row.world}: {row.what}: {row.kind} {row.share:.3f}: {why}")
-    return lines
 
 
 def run(name: str, seeds: Sequence[int], folder: Path) -> list[Outcome]:
