@@ -91,11 +91,8 @@ def relate(
     overfitting = overfitting_onset(evidence.curves["validation/loss"])
     rises = {layer: sparsity_onset(series) for layer, series in layer_series(evidence).items()}
     timed = timing(evidence, overfitting, rises)
-    fitted = level(evidence)
-    by_accuracy = level(evidence, "accuracy", shapes=False)
+    caused = cause(evidence, sampler=sampler)
     gap = np.asarray(evidence.gap(), dtype=np.float64)
-    caused, arms = cause(evidence, sampler=sampler), by_arm(evidence)
-    targeted = by_arm(select(evidence, _targeted(evidence)))
     return Relation(
         studies=tuple(dict.fromkeys(evidence.trials["study"])),
         question=question,
@@ -107,16 +104,16 @@ def relate(
         ranks=tuple(rank_correlations(evidence)),
         granulated=granulated(_headline_signals(evidence)),
         sign_errors=tuple(sign_errors(evidence)),
-        level=fitted,
+        level=level(evidence),
         cause=caused,
         timing=timed,
         sensitivity=without_each_arm(evidence, _pooled_slope),
         verdicts=(
-            timing_verdict(timed, arms),
+            timing_verdict(timed, by_arm(evidence)),
             *arm_verdicts(evidence, methods, accuracy=accuracy),
             density_verdict(evidence, accuracy, images or {}),
-            level_verdict(by_accuracy, accuracy, arms),
-            cause_verdict(caused, targeted),
+            level_verdict(level(evidence, "accuracy", shapes=False), accuracy, by_arm(evidence)),
+            cause_verdict(caused, by_arm(select(evidence, _targeted(evidence)))),
         ),
     )
 

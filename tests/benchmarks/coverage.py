@@ -2,8 +2,8 @@
 
 Every claim of `CLAIMS` is a function from a seed to what came of one simulated study of each of its worlds: a dict from
 ``WORLD: WHAT: KIND`` to a truth value, to a number, or to None where the analysis gave no answer. Kinds and their goals
-stand in `coverage_page.GOALS`. Two processes go through the seeds. What came of each seed is kept in a folder, so that a
-run that was stopped goes on, and a part that was not run again keeps its place on the page.
+stand in `coverage_page.GOALS`. Two processes go through the seeds. What came of each seed is kept in a folder, so that
+a run that was stopped goes on, and a part that was not run again keeps its place on the page.
 
 Usage: ``python -m tests.benchmarks.coverage [--studies N] [--only PART] [--outcomes FOLDER] [--output FILE]``
 """
