@@ -11,6 +11,7 @@ Usage: ``python -m tests.benchmarks.coverage [--studies N] [--only PART] [--outc
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -137,6 +138,14 @@ def _claim(name: str) -> Callable[[int], Outcome]:
     return found
 
 
+def version() -> str:
+    """Of the code that figures depend on: what another version found is not gone on with."""
+    root = HERE.parent.parent
+    sources = [*(root / "sparsestudy" / "analysis").glob("*.py"), *(root / "tests" / "analysis").glob("*.py")]
+    code = b"".join(path.read_bytes() for path in sorted(sources) if not path.name.startswith("test_"))
+    return hashlib.sha256(code).hexdigest()[:12]
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="worlds", description=(__doc__ or "").partition("\n")[0])
@@ -144,10 +153,10 @@ def main() -> int:
         "--studies", type=int, default=400, help="simulated studies of each world (default: %(default)s)"
     )
     parser.add_argument("--only", default="", help="run only claims with this in their name; tell all that are known")
-    parser.add_argument("--outcomes", type=Path, help="folder of what is known (default: one below the system's own)")
+    parser.add_argument("--outcomes", type=Path, help="folder of what is known (default: a temporary one)")
     parser.add_argument("--output", type=Path, default=HERE / "coverage.md", help="page to write")
     arguments = parser.parse_args()
-    folder = arguments.outcomes or Path(tempfile.gettempdir()) / "sparsestudy-coverage"
+    folder = arguments.outcomes or Path(tempfile.gettempdir()) / f"sparsestudy-coverage-{version()}"
     folder.mkdir(parents=True, exist_ok=True)
     seeds, parts = range(FIRST, FIRST + arguments.studies), []
     written = read(arguments.output)
