@@ -18,6 +18,7 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sparsestudy schema | cmp - studies/schema.json
+	$(BIN)/sparsestudy schema relation | cmp - studies/relation.schema.json
 
 bench: .venv/ready
 	$(BIN)/python -m tests.benchmarks.throughput

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console, Group
@@ -47,6 +47,7 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 if not console.is_terminal:
     console.width = 200  # nobody's window: a table in a pipe should not be folded at 80 columns
 
+Document = Literal["study", "relation"]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Study file (YAML).")]
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a recorded study; `list` shows them.")]
 Overrides = Annotated[
@@ -126,11 +127,16 @@ def plan(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of study files, for editors."""
+def schema(
+    of: Annotated[
+        Document, typer.Argument(metavar="[study|relation]", help="Study files, or relation.json.")
+    ] = "study",
+) -> None:
+    """Print the JSON Schema of study files, for editors, or of relation.json, for whoever reads it."""
     from sparsestudy import operations
 
-    print(json.dumps(operations.json_schema(), indent=2, ensure_ascii=False))
+    found = operations.json_schema() if of == "study" else operations.relation_schema()
+    print(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 @app.command()
@@ -152,13 +158,25 @@ def select(
 
 @app.command()
 def analyze(
-    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Recorded studies, pooled.")],
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Recorded studies, or an experiment.")],
+    mlflow: Annotated[str | None, typer.Option(metavar="URI", help="Read an MLflow experiment, not a study.")] = None,
+    names: Annotated[Path | None, typer.Option(metavar="FILE", help="What its metrics are called (YAML).")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the files of an experiment go.")] = None,
 ) -> None:
     """Fit how sparsity relates to overfitting, and say which claims are supported, refuted or undecided."""
     from sparsestudy import analyzing
 
-    found = analyzing.analyze(studies)
+    if mlflow is None and (names or out):
+        raise ConflictError("--names and --out are for an MLflow experiment: add --mlflow URI")
+    if mlflow is not None and len(studies) > 1:
+        raise ConflictError(f"--mlflow takes one experiment, got {len(studies)}")
+    if mlflow is None:
+        found = analyzing.analyze(studies)
+    else:
+        found = analyzing.analyze_mlflow(mlflow, studies[0], names=names, out=out)
     relation = found.relation
+    if relation.reason:
+        console.print(f"nothing can be said: {escape(relation.reason)}")
     console.print(
         f"{_count(relation.trials, 'trial')} of {_count(relation.configurations, 'configuration')} in "
         f"{_count(len(relation.arms), 'arm')}; {len(relation.excluded)} left out"

@@ -7,8 +7,10 @@ stands beside it. Trials that failed, or have not finished, are left out and lis
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -18,19 +20,72 @@ import pandas as pd
 from sparsestudy.analysis.evidence import CURVES, TRIAL_COLUMNS, Array, Evidence, Signal
 from sparsestudy.errors import ConflictError, listing
 from sparsestudy.recorded import Study
+from sparsestudy.study import ArmSpec, StudySpec
 from sparsestudy.tracking import bulk, mlflow_reader
-from sparsestudy.tracking.mlflow_reader import RunNames
 from sparsestudy.tracking.recordings import RecordedTrial, Recordings
+from sparsestudy.tracking.run_names import RunNames
 
 
 def from_studies(*studies: Study) -> Evidence:
     """Evidence of one or several recorded studies.
 
+    Arms are called as `arm_names` says, so that no two that differ become one.
+
     Raises:
         ConflictError: Their targets are in different measures.
         TrackingError: A ledger cannot be read.
     """
-    return joined([bulk.recordings(study.ledger, study.record) for study in studies])
+    names = arm_names({study.name: study.spec for study in studies})
+    return joined([_called(bulk.recordings(study.ledger, study.record), names[study.name]) for study in studies])
+
+
+def arm_names(specs: Mapping[str, StudySpec]) -> dict[str, dict[str, str]]:
+    """What the arms of several studies are called when they are analysed together: by study, old name -> new.
+
+    An arm is one arm of both studies, and its trials are compared with each other, only if the files give it the same
+    methods, data, network, training and searched parameters; the study's own seed may differ, for that makes
+    replicates. Otherwise it is `STUDY:ARM` in each of them: slopes within arms would else compare two data sets with
+    each other and call it sparsity. Arms of one study alone keep their names.
+    """
+    meanings: dict[str, set[str]] = {}
+    for spec in specs.values():
+        for arm in spec.regularizers:
+            meanings.setdefault(arm.name, set()).add(_meaning(spec, arm))
+    return {
+        study: {
+            arm.name: arm.name if len(meanings[arm.name]) == 1 else f"{study}:{arm.name}" for arm in spec.regularizers
+        }
+        for study, spec in specs.items()
+    }
+
+
+def _meaning(spec: StudySpec, arm: ArmSpec) -> str:
+    """What makes trials of an arm comparable, as text."""
+    training = spec.training.model_dump(mode="json", exclude={"seed"})
+    circumstances = [spec.data.model_dump(mode="json"), spec.model.model_dump(mode="json"), training]
+    searched = {name: str(domain) for name, domain in spec.search.parameters.items()}
+    methods = [method.model_dump(mode="json") for method in arm.methods]
+    return json.dumps([methods, circumstances, searched], sort_keys=True, default=str)
+
+
+def _called(part: Recordings, names: Mapping[str, str]) -> Recordings:
+    """The same recordings under other names of arms; parameters of an arm bear its name too."""
+    if all(old == new for old, new in names.items()):
+        return part
+    trials = [
+        replace(
+            t,
+            arm=names.get(t.arm, t.arm),
+            parameters={_renamed(name, t.arm, names): v for name, v in t.parameters.items()},
+        )
+        for t in part.trials
+    ]
+    excluded = [replace(e, arm=names.get(e.arm, e.arm)) for e in part.excluded]
+    return replace(part, trials=tuple(trials), excluded=tuple(excluded))
+
+
+def _renamed(parameter: str, arm: str, names: Mapping[str, str]) -> str:
+    return names.get(arm, arm) + parameter.removeprefix(arm) if parameter.startswith(f"{arm}/") else parameter
 
 
 def from_mlflow(uri: str, experiment: str, names: RunNames | None = None) -> Evidence:
@@ -39,7 +94,7 @@ def from_mlflow(uri: str, experiment: str, names: RunNames | None = None) -> Evi
     Args:
         uri: ``sqlite:///mlflow.db`` or another database, or the address of a server.
         experiment: Its name or number.
-        names: What metrics and parameters are called there; default: as this project calls them.
+        names: What metrics and parameters are called there; default: as this project or a common framework does.
 
     Raises:
         NotFoundError: There is no such experiment, or none of its runs logged the validation loss.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsestudy import measures, regularizers, snapshot
+from sparsestudy import analyzing, measures, regularizers, snapshot
 from sparsestudy._registry import card
 from sparsestudy.errors import (
     NotFoundError,
@@ -141,8 +141,11 @@ def _conclude(study: Study, source: Path, planned: Plan, interrupted: bool, deli
         outcome.best.write_text(_best_yaml(planned.spec, ranking[0], study.name), encoding="utf-8")
         commands["Train the best configuration again"] = f"sparsestudy run {shlex.quote(str(outcome.best))}"
     commands["Browse in MLflow"] = f"sparsestudy ui {study.name}"
-    trajectories = {t.number: study.trajectory(t.number) for t in trials if t.epochs}
     table.write_parquet(table.trials_table(planned.spec, trials), study.folder / "trials.parquet")
+    if analyzing.files_of(study.folder):  # the page has what was found, which further trials may have changed
+        analyzing.analyze_study(study, commands)
+        return outcome
+    trajectories = {t.number: study.trajectory(t.number) for t in trials if t.epochs}
     inside = snapshot.read(study.folder, ranking[0].number) if ranking else None
     report.write_report(outcome.report, planned.spec, trials, trajectories, commands=commands, inside=inside)
     return outcome
@@ -161,7 +164,8 @@ def _best_yaml(spec: StudySpec, best: Trial, study: str) -> str:
 
 
 def _attach_outcome(tracker: Tracker, outcome: Outcome, *, complete: bool) -> None:
-    files = {p.name: p.read_bytes() for p in (outcome.report, outcome.best) if p.exists()}
+    paths = (outcome.report, outcome.best, *analyzing.files_of(outcome.folder))
+    files = {path.name: path.read_bytes() for path in paths if path.exists()}
     metrics = {f"trials/{state.lower()}": float(n) for state, n in Counter(t.state for t in outcome.trials).items()}
     if outcome.ranking:
         metrics["best/trial"] = float(outcome.ranking[0].number)
@@ -246,6 +250,13 @@ def explain(name: str) -> list[tuple[str, str]]:
     return found
 
 
+def relation_schema() -> dict[str, Any]:
+    """JSON Schema of ``relation.json``, what `sparsestudy.analyzing` writes."""
+    from sparsestudy.analysis.schema import relation_schema
+
+    return relation_schema()
+
+
 def json_schema() -> dict[str, Any]:
     """JSON Schema of study files, with the parameters of every method."""
     schema = StudySpec.model_json_schema()
@@ -272,6 +283,7 @@ __all__ = [
     "json_schema",
     "open_study",
     "plan",
+    "relation_schema",
     "run",
     "studies",
     "ui_command",

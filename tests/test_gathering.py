@@ -20,8 +20,8 @@ from sparsestudy.recorded import Study
 from sparsestudy.study import StudySpec
 from sparsestudy.tracking import mlflow_runs
 from sparsestudy.tracking.ledger import Ledger
-from sparsestudy.tracking.mlflow_reader import RunNames
 from sparsestudy.tracking.mlflow_tracker import Tracker
+from sparsestudy.tracking.run_names import RunNames
 from sparsestudy.trial import Failure, Measurement, Statistics, TrialConfig, TrialState
 from tests.servers import free_port, mlflow_server
 
@@ -493,11 +493,12 @@ def test_somebody_s_runs_are_read_by_their_own_names(foreign: str) -> None:
 
 
 def test_runs_without_the_metric_say_which_there_are(foreign: str) -> None:
-    message = (
-        r"none of the 5 runs of experiment 'theirs' logged 'validation/loss'; metrics: loss, other, val_loss, zeros.10"
-    )
-    with pytest.raises(NotFoundError, match=message):
-        from_mlflow(foreign, "theirs")
+    with pytest.raises(NotFoundError) as told:
+        from_mlflow(foreign, "theirs", RunNames())
+    lines = str(told.value).splitlines()
+    assert lines[0] == "none of the 5 runs of experiment 'theirs' logged 'validation/loss'"
+    assert lines[1] == "metrics there: loss, other, val_loss, zeros.10, zeros.2"
+    assert "  validation_loss: loss" in lines
 
 
 def test_experiments_and_stores_that_do_not_exist(foreign: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sparsestudy.analysis.evidence import Evidence
 from sparsestudy.analysis.information import Information, information
 from sparsestudy.analysis.jackknife import numbered
 from sparsestudy.analysis.pairs import Axis, axes_of, part_of, single_axis
-from sparsestudy.analysis.ranks import MOMENTS, Moment, signal_at
+from sparsestudy.analysis.ranks import Moment, signals_at
 from sparsestudy.analysis.sample import full_length
 
 FEWEST_PAIRS = 20
@@ -88,22 +88,20 @@ def granulated(evidence: Evidence, of: Literal["loss", "accuracy"] = "loss") -> 
     gap, axes = evidence.gap(of), axes_of(evidence)
     pairs = single_axis(axes, configurations)
     found = []
-    for signal in evidence.signals:
-        for moment in MOMENTS:
-            values = signal_at(evidence, signal, moment)
-            ranked = agreement(pairs, values, gap, configurations)
-            enough = (ranked.pairs >= FEWEST_PAIRS) & (ranked.configurations >= FEWEST_CONFIGURATIONS)
-            row = Granulated(
-                kind=signal.kind,
-                layer=signal.layer,
-                measure=signal.measure,
-                at=moment,
-                kendall=ranked.mean(enough) if enough.any() else Estimate(reason=NO_AXIS),
-                pairs=int(ranked.pairs[enough].sum()),
-                axes=tuple(_along(axis, ranked, i, bool(enough[i])) for i, axis in enumerate(axes)),
-                information=information(values, gap, axes, configurations),
-            )
-            found.append(row)
+    for signal, moment, values in signals_at(evidence):
+        ranked = agreement(pairs, values, gap, configurations)
+        enough = (ranked.pairs >= FEWEST_PAIRS) & (ranked.configurations >= FEWEST_CONFIGURATIONS)
+        row = Granulated(
+            kind=signal.kind,
+            layer=signal.layer,
+            measure=signal.measure,
+            at=moment,
+            kendall=ranked.mean(enough) if enough.any() else Estimate(reason=NO_AXIS),
+            pairs=int(ranked.pairs[enough].sum()),
+            axes=tuple(_along(axis, ranked, i, bool(enough[i])) for i, axis in enumerate(axes)),
+            information=information(values, gap, axes, configurations),
+        )
+        found.append(row)
     return tuple(found)
 
 

@@ -14,6 +14,7 @@ milliseconds; the correlations themselves are never approximated.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -76,11 +77,7 @@ def rank_correlations(
     """
     evidence = select(evidence, full_length(evidence))
     gap = evidence.gap(of)
-    rows = [
-        _row(signal, moment, signal_at(evidence, signal, moment), gap, evidence.trials)
-        for signal in evidence.signals
-        for moment in MOMENTS
-    ]
+    rows = [_row(signal, moment, values, gap, evidence.trials) for signal, moment, values in signals_at(evidence)]
     corrected = benjamini_hochberg([row.kendall.p for row in rows], alpha)
     found = zip(rows, corrected.adjusted, corrected.rejected, strict=True)
     return tuple(replace(row, adjusted=p, discovered=discovered) for row, p, discovered in found)
@@ -108,8 +105,22 @@ def signal_at(evidence: Evidence, signal: Signal, moment: Moment) -> Array:
 
     Where nothing was measured by then, the first measurement after stands in, as in the headlines of a trial.
     """
+    rows = np.arange(len(evidence))
+    return np.asarray(evidence.series(signal)[rows, _epoch_of(evidence, moment)], dtype=np.float64)
+
+
+def signals_at(evidence: Evidence) -> Iterator[tuple[Signal, Moment, Array]]:
+    """`signal_at` of every signal and moment, with one look at what was measured when."""
+    at, rows = {moment: _epoch_of(evidence, moment) for moment in MOMENTS}, np.arange(len(evidence))
+    for column, signal in enumerate(evidence.signals):
+        for moment in MOMENTS:
+            yield signal, moment, np.asarray(evidence.values[rows, at[moment], column], dtype=np.float64)
+
+
+def _epoch_of(evidence: Evidence, moment: Moment) -> NDArray[np.int64]:
+    """Epoch of each trial whose measurement is taken, ``[n]``."""
     if not len(evidence):
-        return np.empty(0)
+        return np.empty(0, dtype=np.int64)
     ends = evidence.trials["epochs"].to_numpy() - 1
     if moment == "best":
         loss = evidence.curves["validation/loss"]
@@ -119,10 +130,8 @@ def signal_at(evidence: Evidence, signal: Signal, moment: Moment) -> Array:
     # An undefined value was measured too: the layer is dead, and what it was before is not what it is.
     measured = ~np.isnan(evidence.values).all(axis=2)
     latest = np.maximum.accumulate(np.where(measured, np.arange(measured.shape[1]), -1), axis=1)
-    rows = np.arange(len(evidence))
-    chosen = latest[rows, at]
-    chosen = np.where(chosen < 0, measured.argmax(axis=1), chosen)
-    return np.asarray(evidence.series(signal)[rows, chosen], dtype=np.float64)
+    chosen = latest[np.arange(len(evidence)), at]
+    return np.asarray(np.where(chosen < 0, measured.argmax(axis=1), chosen), dtype=np.int64)
 
 
 def correlate(

@@ -6,12 +6,15 @@ Nothing here estimates; it asks the modules that do, and puts what they say besi
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from sparsestudy.analysis.cause import Cause, cause
 from sparsestudy.analysis.claims import by_arm, cause_verdict, density_verdict, level_verdict, timing_verdict
@@ -27,7 +30,24 @@ from sparsestudy.analysis.timing import Timing, layer_series, timing
 from sparsestudy.analysis.verdict import Verdict, arm_verdicts
 
 FORMAT = 1
-MANY_SIGNALS = 20
+MANY_SIGNALS, MANY_REASONS = 20, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """How much each searched parameter matters for the first objective, by arm.
+
+    Attributes:
+        shares: By arm, the share of each of its parameters, in [0, 1]; they sum to 1. `EVERY` stands for all trials,
+            with the parameters that all arms have and the choice of the arm itself.
+        reasons: By arm, why there are no shares.
+    """
+
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+EVERY = "all arms"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +70,8 @@ class Relation:
         timing: Onsets against each other.
         sensitivity: Slope of the gap on pooled sparsity without each arm.
         verdicts: The card.
+        importance: Of the searched parameters; empty where they are not known, as of runs from elsewhere.
+        reason: Why nothing can be said at all; empty otherwise.
     """
 
     studies: tuple[str, ...]
@@ -67,6 +89,8 @@ class Relation:
     timing: Timing
     sensitivity: ArmSensitivity
     verdicts: tuple[Verdict, ...]
+    importance: Importance = field(default_factory=Importance)
+    reason: str = ""
 
 
 def relate(
@@ -88,6 +112,20 @@ def relate(
         accuracy: What the score is called.
         images: The image data of each study that has such, by the study's name.
     """
+    # Thousands of small problems, which the threads of a linear algebra library only slow down; and numbers that
+    # become none on the way to an estimate, which then is None with its reason.
+    with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
+        return _relate(evidence, methods, sampler, question, accuracy, images or {})
+
+
+def _relate(
+    evidence: Evidence,
+    methods: Mapping[str, frozenset[str]],
+    sampler: str | None,
+    question: str,
+    accuracy: str,
+    images: Mapping[str, str],
+) -> Relation:
     overfitting = overfitting_onset(evidence.curves["validation/loss"])
     rises = {layer: sparsity_onset(series) for layer, series in layer_series(evidence).items()}
     timed = timing(evidence, overfitting, rises)
@@ -111,10 +149,11 @@ def relate(
         verdicts=(
             timing_verdict(timed, by_arm(evidence)),
             *arm_verdicts(evidence, methods, accuracy=accuracy),
-            density_verdict(evidence, accuracy, images or {}),
+            density_verdict(evidence, accuracy, images),
             level_verdict(level(evidence, "accuracy", shapes=False), accuracy, by_arm(evidence)),
             cause_verdict(caused, by_arm(select(evidence, _targeted(evidence)))),
         ),
+        reason="" if len(evidence) else _nothing(evidence),
     )
 
 
@@ -124,6 +163,16 @@ def _targeted(evidence: Evidence) -> NDArray[np.bool_]:
     for targets in evidence.targets.values():
         found |= np.isfinite(targets)
     return found
+
+
+def _nothing(evidence: Evidence) -> str:
+    """Why there is no trial to learn from, the commonest reasons first."""
+    reasons = Counter(evidence.excluded["reason"].astype(str))
+    if not reasons:
+        return "there is no trial yet"
+    told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(MANY_REASONS))
+    more = len(reasons) - MANY_REASONS
+    return f"no trial can be used: {told}" + (f"; and {more} other reasons" if more > 0 else "")
 
 
 def _headline_signals(evidence: Evidence) -> Evidence:
@@ -157,5 +206,5 @@ def plain(value: Any) -> Any:
 
 
 def to_json(relation: Relation) -> dict[str, Any]:
-    """What ``relation.json`` holds."""
-    return {"format": FORMAT, **plain(relation)}
+    """What ``relation.json`` holds; ``studies/relation.schema.json`` describes it."""
+    return {"format": FORMAT, "sparsestudy": version("sparsestudy"), **plain(relation)}

@@ -43,7 +43,7 @@ from sparsestudy.analysis.pairs import (
     single_axis,
     within_levels,
 )
-from sparsestudy.analysis.ranks import MOMENTS, Moment, signal_at
+from sparsestudy.analysis.ranks import Moment, signals_at
 from sparsestudy.analysis.sample import full_length
 
 FEWEST_EFFECTIVE = 12.0
@@ -98,10 +98,9 @@ def sign_errors(
     gap = evidence.gap(of)
     pairs, source = _weighted(_environments(evidence, configurations), gap, configurations, examples)
     found = []
-    for signal in evidence.signals:
-        for moment in MOMENTS:
-            ranked = agreement(pairs, signal_at(evidence, signal, moment), gap, configurations)
-            found.append(_row(signal, moment, ranked, pairs.names, source))
+    for signal, moment, values in signals_at(evidence):
+        ranked = agreement(pairs, values, gap, configurations)
+        found.append(_row(signal, moment, ranked, pairs.names, source))
     return tuple(found)
 
 

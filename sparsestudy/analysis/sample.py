@@ -26,7 +26,7 @@ class Sample:
         rows: Where they stand in the evidence, ``[m]``.
         gap: At the last epoch, ``[m]``.
         sparsity: At the last epoch, ``[m]``, in [0, 1).
-        arms: Number of each trial's arm, ``[m]``; the same arm of two studies counts as two.
+        arms: Number of each trial's arm, ``[m]``.
         names: Name of each arm, by number.
         configurations: Number of each trial's configuration, ``[m]``.
     """
@@ -77,9 +77,7 @@ def draw(evidence: Evidence, gap: Floats, sparsity: Floats, among: Mask) -> Samp
     """The trials among those chosen that have both numbers; a gap whose square is no number is none."""
     rows = np.flatnonzero(among & (np.abs(gap) < 1e100) & np.isfinite(sparsity))
     trials = evidence.trials.iloc[rows]
-    several = evidence.trials["study"].nunique() > 1
-    labels = [f"{s}/{a}" if several else str(a) for s, a in zip(trials["study"], trials["arm"], strict=True)]
-    names, arms = np.unique(np.array(labels, dtype=object).astype(str), return_inverse=True)
+    names, arms = np.unique(trials["arm"].to_numpy(dtype=object).astype(str), return_inverse=True)
     numbers = np.unique(trials["configuration"].to_numpy(), return_inverse=True)[1]
     return Sample(
         rows=rows,

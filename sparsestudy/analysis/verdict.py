@@ -182,7 +182,7 @@ def compare(
             said=said,
         )
     further = {}
-    if status == "undecided" and found.error:
+    if status == "undecided" and found.error and math.isfinite(found.error):
         further = {
             arm: further_configurations(found.effect, found.error, own, worth)
             for name, own in zip(names, found.counts, strict=True)

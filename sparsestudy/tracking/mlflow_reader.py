@@ -8,74 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import orjson
 
-from sparsestudy.errors import NotFoundError, listing
 from sparsestudy.tracking.mlflow_runs import Run, read_runs
 from sparsestudy.tracking.recordings import Array, Excluded, Place, RecordedTrial, Recordings, single
+from sparsestudy.tracking.run_names import RunNames, detected, match, nothing_to_read
 from sparsestudy.trial import TrialState
 
 _STATES = {"FINISHED": TrialState.COMPLETE, "KILLED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
-_MANY = 40
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunNames:
-    """What things are called in the runs; the defaults are this project's own names.
-
-    Attributes:
-        train_loss, train_accuracy, validation_loss, validation_accuracy: Metrics. Only the validation loss is needed.
-        activations: Metrics that are measures of a layer, ``{layer}`` and perhaps ``{measure}`` in place of the names.
-        weights: Likewise of weights.
-        network: Likewise of the network, with ``{measure}`` and perhaps ``{split}``.
-        arm: The tag or parameter that holds the arm; runs without it are of arm ``all``.
-        seeds: Parameters that tell replicates of one configuration apart.
-        targets: Parameters that are sparsity targets, with ``{layer}`` and perhaps ``{arm}``.
-        main: The measure that targets are in, and that ``activations`` without ``{measure}`` yield.
-    """
-
-    train_loss: str = "train/loss"
-    train_accuracy: str = "train/accuracy"
-    validation_loss: str = "validation/loss"
-    validation_accuracy: str = "validation/accuracy"
-    activations: str = "sparsity/{measure}/{layer}"
-    weights: str = "weights/{measure}/{layer}"
-    network: str = "network/{split}/{measure}"
-    arm: str = "sparsestudy.arm"
-    seeds: tuple[str, ...] = ("seed", "training.seed")
-    targets: str = "{arm}/targets/{layer}"
-    main: str = "perplexity"
-
-    @property
-    def curves(self) -> dict[str, str]:
-        """Metric of each curve."""
-        return {
-            "train/loss": self.train_loss,
-            "train/accuracy": self.train_accuracy,
-            "validation/loss": self.validation_loss,
-            "validation/accuracy": self.validation_accuracy,
-        }
-
-    def place(self, metric: str) -> Place | None:
-        """What series a metric is, None if it is none.
-
-        Example:
-            >>> RunNames().place("sparsity/perplexity/conv1")
-            ('activations', 'conv1', 'perplexity')
-            >>> RunNames(activations="act_{layer}_zeros", main="zero_fraction").place("act_3_zeros")
-            ('activations', '3', 'zero_fraction')
-        """
-        for kind, template in (("activations", self.activations), ("weights", self.weights), ("network", self.network)):
-            if (found := _match(template, metric)) is not None:
-                measure = found.get("measure", self.main)
-                if kind == "network" and found.get("split", "train") != "train":
-                    measure = f"{found['split']}/{measure}"
-                return kind, found.get("layer", ""), measure
-        return None
 
 
 def recordings(uri: str, experiment: str, names: RunNames | None = None) -> Recordings:
@@ -86,23 +29,19 @@ def recordings(uri: str, experiment: str, names: RunNames | None = None) -> Reco
     Args:
         uri: The store: ``sqlite:///mlflow.db``, or the address of a server.
         experiment: Name or number of the experiment.
-        names: What things are called there.
+        names: What things are called there; default: as `run_names.detected` finds them.
 
     Raises:
         NotFoundError: There is no such experiment, or none of its runs logged the validation loss.
         TrackingError: The store cannot be read.
     """
-    names = names or RunNames()
-    curves = set(names.curves.values())
-    runs = read_runs(uri, experiment, lambda metric: metric in curves or names.place(metric) is not None)
+    given = names
+    runs = read_runs(uri, experiment, lambda metrics: (given or detected(metrics)).wanted(metrics))
+    names = given or detected({metric for run in runs for metric in run.metrics})
     parents = {run.tags.get("mlflow.parentRunId") for run in runs}
     runs = [run for run in runs if run.id not in parents and run.tags.get("sparsestudy.kind", "trial") == "trial"]
     if not any(names.validation_loss in run.series for run in runs):
-        metrics = sorted({metric for run in runs for metric in run.metrics})
-        raise NotFoundError(
-            f"none of the {len(runs)} runs of experiment {experiment!r} logged {names.validation_loss!r}; metrics: "
-            f"{listing(metrics[:_MANY])}{' …' * (len(metrics) > _MANY)}; say which is the validation loss"
-        )
+        raise nothing_to_read(experiment, len(runs), {metric for run in runs for metric in run.metrics}, given)
     usable: list[tuple[Run, RecordedTrial]] = []
     excluded: list[Excluded] = []
     for index, run in enumerate(runs):
@@ -185,7 +124,7 @@ def _trial(run: Run, experiment: str, number: int, names: RunNames) -> RecordedT
     parameters = {key: _number(value) for key, value in kept.items()}
     targets: dict[str, float] = {}
     for key, value in parameters.items():
-        found = _match(names.targets, key)
+        found = match(names.targets, key)
         if found is not None and found.get("arm", arm) == arm and isinstance(value, float):
             # Metrics have the short names of layers, parameters the full ones.
             parts = found["layer"].split(".")
@@ -209,19 +148,3 @@ def _number(text: str) -> float | str:
     except ValueError:
         return text
     return value if math.isfinite(value) else text
-
-
-def _match(template: str, text: str) -> Mapping[str, str] | None:
-    """Parts of ``text`` that stand in the place of ``{name}`` in the template; only a layer has slashes.
-
-    Example:
-        >>> _match("sparsity/{measure}/{layer}", "sparsity/gini/block1/conv2")
-        {'measure': 'gini', 'layer': 'block1/conv2'}
-    """
-    parts = re.split(r"\{(\w+)\}", template)
-    pattern = "".join(
-        re.escape(part) if i % 2 == 0 else f"(?P<{part}>{'.+' if part == 'layer' else '[^/]+'})"
-        for i, part in enumerate(parts)
-    )
-    found = re.fullmatch(pattern, text)
-    return None if found is None else found.groupdict()

@@ -31,6 +31,7 @@ Point: TypeAlias = tuple[int, int, float]
 """Step, timestamp, value."""
 Series: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Steps, increasing, and the value last logged at each."""
+Wanted: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +56,13 @@ class Run:
     series: dict[str, Series] = field(default_factory=dict)
 
 
-def read_runs(uri: str, experiment: str, wanted: Callable[[str], bool]) -> list[Run]:
+def read_runs(uri: str, experiment: str, wanted: Wanted) -> list[Run]:
     """All active runs of an experiment, in the order they started.
 
     Args:
         uri: ``sqlite:///…`` or another database, or ``http(s)://…``.
         experiment: Its name, or its number.
-        wanted: Whether the history of a metric is wanted, by its name.
+        wanted: Of the names of all metrics there, those whose histories are wanted.
 
     Raises:
         NotFoundError: There is no such experiment; the message lists what there is.
@@ -106,7 +107,7 @@ _POINTS = (
 )
 
 
-def _from_database(uri: str, experiment: str, wanted: Callable[[str], bool]) -> list[Run]:
+def _from_database(uri: str, experiment: str, wanted: Wanted) -> list[Run]:
     path = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite") and not path.is_file():
         raise NotFoundError(f"there is no MLflow store {uri}; the path of a file follows sqlite:///")
@@ -121,7 +122,7 @@ def _from_database(uri: str, experiment: str, wanted: Callable[[str], bool]) -> 
         engine.dispose()
 
 
-def _database_runs(connection: Connection, experiment: int, wanted: Callable[[str], bool]) -> list[Run]:
+def _database_runs(connection: Connection, experiment: int, wanted: Wanted) -> list[Run]:
     given = {"experiment": experiment}
     rows = connection.execute(text(_RUNS), given)
     runs = {row[0]: Run(id=row[0], status=row[1], started=row[2], ended=row[3]) for row in rows}
@@ -134,7 +135,7 @@ def _database_runs(connection: Connection, experiment: int, wanted: Callable[[st
         text(f"SELECT run_uuid, key FROM latest_metrics WHERE run_uuid IN ({_OURS})"), given
     ):
         runs[run].metrics.append(key)
-    keys = sorted({key for run in runs.values() for key in run.metrics if wanted(key)})
+    keys = wanted(sorted({key for run in runs.values() for key in run.metrics}))
     query = text(_POINTS).bindparams(bindparam("keys", expanding=True))
     points = connection.execution_options(yield_per=10_000).execute(query, {**given, "keys": keys})
     for (run, key), group in groupby(points, lambda row: (row[0], row[1])):
@@ -145,7 +146,7 @@ def _database_runs(connection: Connection, experiment: int, wanted: Callable[[st
 # Servers
 
 
-def _from_server(uri: str, experiment: str, wanted: Callable[[str], bool]) -> list[Run]:
+def _from_server(uri: str, experiment: str, wanted: Wanted) -> list[Run]:
     # MLflow takes a second to import.
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -156,7 +157,7 @@ def _from_server(uri: str, experiment: str, wanted: Callable[[str], bool]) -> li
             e.name: str(e.experiment_id) for e in _pages(lambda token: client.search_experiments(page_token=token))
         }
         runs = [_run(found) for found in _found_runs(client, _chosen(known, experiment))]
-        keys = sorted({key for run in runs for key in run.metrics if wanted(key)})
+        keys = wanted(sorted({key for run in runs for key in run.metrics}))
         for key in keys:
             having = {run.id: run for run in runs if key in run.metrics}
             for run, points in _histories(client, key, list(having)):

@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +106,13 @@ class Tracker:
                 self._client.update_run(trial.run_id, status=WAITS)
         self._client.update_run(self._parent, status=WAITS)
 
+    def attach_to_study(self, paths: Iterable[Path]) -> None:
+        """Attach files to the study's parent run, which stays as it is otherwise; nothing if it has none yet."""
+        if self._record.run_id is None:
+            return
+        for path in paths:
+            self._client.log_artifact(self._record.run_id, str(path))
+
     def attach(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Attach files to a run, in place of those of the same names; outside the thread only after `close`."""
         if not files:
@@ -184,6 +191,7 @@ class Tracker:
     @property
     def _client(self) -> MlflowClient:
         if self._client_ is None:
+            os.environ.update({**QUIET, **os.environ})
             # MLflow takes a second to import: here, in the tracker's thread, not at the top.
             from mlflow import MlflowClient
 
@@ -193,7 +201,6 @@ class Tracker:
     def _connect(self) -> None:
         if self._parent:
             return
-        os.environ.update({**QUIET, **os.environ})
         self._experiment = self._find_experiment(self._record.name)
         spec = self._record.spec
         tags = {

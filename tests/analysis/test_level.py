@@ -148,13 +148,6 @@ def test_stopped_trials_and_undefined_layers_are_left_out():
     np.testing.assert_array_equal(pooled(rare), rare["a"])
 
 
-def test_the_same_arm_of_two_studies_is_two():
-    evidence, _ = simulate("causal", 0)
-    study = np.where(evidence.trials["configuration"] < 10, "one", "two").astype(object)
-    found = level(dataclasses.replace(evidence, trials=evidence.trials.assign(study=study)), shapes=False)
-    assert list(found.pooled.by_arm) == ["one/both", "one/perplexity", "two/both", "two/perplexity"]
-
-
 def shaped(function, noise=0.02, count=60, seed=0):
     random = np.random.default_rng(seed)
     x = random.uniform(0.1, 0.9, count)

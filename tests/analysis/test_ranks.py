@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,7 @@ from scipy import stats
 from sparsestudy.analysis import ranks
 from sparsestudy.analysis.evidence import Evidence, Signal
 from sparsestudy.analysis.jackknife import jackknife
-from sparsestudy.analysis.ranks import correlate, rank_correlations, signal_at
+from sparsestudy.analysis.ranks import MOMENTS, correlate, rank_correlations, signal_at, signals_at
 from tests.analysis.worlds import simulate
 
 SIGNAL = Signal(kind="activations", layer="conv", measure="perplexity")
@@ -116,3 +118,13 @@ def test_signal_at_the_best_epoch_is_the_one_measured_by_then():
     assert signal_at(evidence, SIGNAL, "best").tolist() == [0.1, 0.4, 0.5]
     assert signal_at(evidence, SIGNAL, "last")[:2].tolist() == [0.2, 0.4]
     assert np.isnan(signal_at(evidence, SIGNAL, "last")[2])
+
+
+def test_all_signals_at_once_are_each_signal_at_its_moments():
+    evidence, _ = simulate("causal", 2)
+    holes = np.where(np.random.default_rng(0).random(evidence.values.shape) < 0.3, np.nan, evidence.values)
+    evidence = replace(evidence, values=holes)
+    found = list(signals_at(evidence))
+    assert [(signal, moment) for signal, moment, _ in found] == [(s, m) for s in evidence.signals for m in MOMENTS]
+    for signal, moment, values in found:
+        np.testing.assert_array_equal(values, signal_at(evidence, signal, moment))
