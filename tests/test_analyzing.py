@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -13,10 +14,11 @@ import pandas as pd
 import pytest
 
 from sparsestudy import operations
-from sparsestudy.analyzing import analyze, analyze_study
+from sparsestudy.analyzing import TABLES, analyze, analyze_study
 from sparsestudy.cli import main
 from sparsestudy.errors import ConflictError, NotFoundError
 from sparsestudy.recorded import open_study, studies
+from sparsestudy.specfile import dump_yaml
 from sparsestudy.tracking import mlflow_tracker
 from sparsestudy.tracking.mlflow_tracker import Tracker
 from sparsestudy.trial import TrialState
@@ -25,7 +27,7 @@ from tests.test_gathering import SPEC, USED, record
 from tests.written_studies import ARMS, spec_of, write
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
-SCHEMA = json.loads(Path("studies/relation.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(__file__).parents[1] / "studies" / "relation.schema.json").read_text(encoding="utf-8"))
 
 
 def relation_in(folder: Path) -> dict[str, Any]:
@@ -203,6 +205,34 @@ def test_a_study_that_mlflow_never_saw_is_analysed_in_silence(
     write(home, spec_of("a"), [COMPLETE] * 4)
     analyze(["a"])
     assert not caplog.records
+
+
+def test_running_a_finished_study_again_keeps_what_was_found(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of("a", ARMS[:1], search={"trials": 4})
+    file = tmp_path / "a.yaml"
+    file.write_text(dump_yaml(spec), encoding="utf-8")
+    folder = write(home, spec, [COMPLETE] * 4)
+    run_again(monkeypatch, file)
+    assert not (folder / "relation.json").exists()  # nobody asked for it
+    analyze(["a"])
+    (folder / "relation.json").write_text("of other trials")
+    attached = run_again(monkeypatch, file)
+    assert relation_in(folder)["trials"] == 4
+    assert f"sparsestudy run {file}" in (folder / "report.html").read_text(encoding="utf-8")
+    assert attached == {"report.html", "best.yaml", "relation.json", *TABLES}
+
+
+def run_again(monkeypatch: pytest.MonkeyPatch, file: Path) -> set[str]:
+    """Run a study of which every trial is recorded; returns the names of the files its run in MLflow gets."""
+    names: set[str] = set()
+    tracker = SimpleNamespace(finish=lambda files, **_: names.update(files))
+    launch = SimpleNamespace(tracker=tracker, interrupted=False, delivered=True)
+    monkeypatch.setattr(operations, "train", lambda *_: launch)
+    monkeypatch.setattr(operations, "_attachpictures_of", lambda *_: None)
+    operations.run(file)
+    return names
 
 
 def test_what_the_page_offers_next_is_kept(home: Path) -> None:
