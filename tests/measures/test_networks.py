@@ -237,3 +237,56 @@ def test_sharpness_repeats_for_a_seed_and_differs_between_seeds() -> None:
     model, inputs = dense(3, 8, 4), normal(20, 3)
     found = [value("sharpness", model, inputs, seed=seed)["sharpness"] for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
+
+
+# Gradient disparity
+
+
+def test_gradient_disparity_of_two_examples_by_hand() -> None:
+    """Weights of zero answer one half: an input x of class 0 has the gradient -x / 2 in its row and x / 2 in the other.
+
+    Inputs 1 and 3 are a batch each: the rows differ by 1, the distance is the root of 2.
+    """
+    model = nn.Linear(1, 2, bias=False, dtype=torch.float64).requires_grad_(False)
+    model.weight[:] = 0
+    inputs = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    assert value("gradient_disparity", model, inputs) == pytest.approx({"gradient_disparity": math.sqrt(2)})
+
+
+def test_gradient_disparity_is_that_of_gradients_taken_one_by_one() -> None:
+    """Four examples are four batches, whatever their order; the gradients come from torch's own backward pass."""
+    model, inputs, labels = dense(3, 5, 2), normal(4, 3), torch.tensor([0, 1, 1, 0])
+    gradients = []
+    for example, label in zip(inputs.split(1), labels.split(1), strict=True):
+        copy = copy_of(model)
+        nn.functional.cross_entropy(copy(example), label).backward()
+        gradients.append(np.concatenate([p.grad.numpy().ravel() for p in copy.parameters()]))
+    expected = np.mean([np.linalg.norm(a - b) for a, b in itertools.combinations(gradients, 2)])
+    assert value("gradient_disparity", model, inputs, labels)["gradient_disparity"] == pytest.approx(expected, rel=1e-9)
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    found = dense(3, 5, 2)
+    found.load_state_dict(model.state_dict())
+    return found.requires_grad_(True)
+
+
+def test_gradient_disparity_of_equal_batches_is_zero_and_grows_with_wrong_labels() -> None:
+    model = dense(3, 8, 4)
+    inputs = normal(1, 3).expand(40, 3)
+    same = torch.zeros(40, dtype=torch.int64)
+    assert value("gradient_disparity", model, inputs, same)["gradient_disparity"] < 1e-12
+    assert value("gradient_disparity", model, inputs, torch.arange(40) % 4)["gradient_disparity"] > 1e-3
+
+
+def test_gradient_disparity_repeats_for_a_seed_and_is_undefined_for_one_example() -> None:
+    model, inputs, labels = dense(3, 8, 4), normal(23, 3), torch.arange(23) % 4
+    found = [value("gradient_disparity", model, inputs, labels, seed)["gradient_disparity"] for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert math.isnan(value("gradient_disparity", model, inputs[:1], labels[:1])["gradient_disparity"])
+
+
+def test_gradient_disparity_leaves_no_gradient_behind() -> None:
+    model = dense(3, 8, 4).requires_grad_(True)
+    value("gradient_disparity", model, normal(10, 3))
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -249,7 +249,8 @@ def test_only_chosen_layers_and_measures() -> None:
         }
 
 
-BEYOND_LAYERS = ("weight_norms", "hyperspherical_energy", "margins", "path_norm", "spectral_product", "sharpness")
+BEYOND_LAYERS = ("weight_norms", "hyperspherical_energy", "margins", "path_norm", "spectral_product", "sharpness",
+                 "gradient_disparity")  # fmt: skip
 
 
 def test_weights_and_network_are_those_of_the_returned_model() -> None:
@@ -275,6 +276,7 @@ def test_weights_and_network_are_those_of_the_returned_model() -> None:
         for output, value in statistics.get(name).compute(model, *probe, 0).items():
             assert found["network"]["train"][output] == pytest.approx(value.item(), rel=1e-6)
     assert found["network"]["train"]["sharpness"] > 0
+    assert found["network"]["train"]["gradient_disparity"] > 0
     assert set(found["network"]["validation"]) == set(statistics.get("margins").outputs)
 
 
@@ -739,7 +741,7 @@ def test_precisions_agree_on_numbers() -> None:
 
 def test_every_measure_that_needs_no_classes_is_taken_of_numbers() -> None:
     names = [name for name in statistics.names() if "regression" in statistics.get(name).tasks]
-    assert {*statistics.names()} - {*names} == {"margins", "sharpness", "spectral_product"}
+    assert {*statistics.names()} - {*names} == {"gradient_disparity", "margins", "sharpness", "spectral_product"}
     trial = regression(epochs=1).model_copy(update={"measures": MeasuresSpec(names=tuple(names))})
     splits = fit(trial)[1][-1].statistics
     taken = {output for layers in splits.values() for values in layers.values() for output in values}
