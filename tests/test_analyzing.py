@@ -254,7 +254,7 @@ def test_importance_is_told_by_arm_or_why_not(home: Path) -> None:
     found = relation_in(folder)["importance"]
     assert set(found["shares"]["perplexity"]) == {"perplexity/strength", "perplexity/targets/features.conv1"}
     assert math.isclose(sum(found["shares"]["perplexity"].values()), 1.0)
-    assert {*found["shares"], *found["reasons"]} == {"perplexity", "all arms"}  # the control has no parameter
+    assert {*found["shares"], *found["reasons"]} == {"perplexity", "all"}  # the control has no parameter
     few = analyze(["few"]).relation.importance
     assert few.reasons["perplexity"] == "6 complete trials, and it takes 10"
 

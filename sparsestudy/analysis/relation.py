@@ -38,7 +38,7 @@ class Importance:
     """How much each searched parameter matters for the first objective, by arm.
 
     Attributes:
-        shares: By arm, the share of each of its parameters, in [0, 1]; they sum to 1. `EVERY` stands for all trials,
+        shares: By arm, the share of each of its parameters, in [0, 1]; they sum to 1. ``all`` stands for all trials,
             with the parameters that all arms have and the choice of the arm itself.
         reasons: By arm, why there are no shares.
     """
@@ -47,7 +47,8 @@ class Importance:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-EVERY = "all arms"
+EVERY = "all"
+"""All trials together, where arms are listed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,9 +48,8 @@ def importances(
     arms = list(dict.fromkeys(t.config.arm for t in trials))
     shares: dict[str, dict[str, float]] = {}
     reasons: dict[str, str] = {}
-    # One arm alone is all arms.
     groups = {arm: [t for t in known if t.config.arm == arm] for arm in arms}
-    if len(arms) > 1:
+    if len(arms) > 1 and every not in arms:  # one arm alone is all arms
         groups[every] = known
     for name, group in groups.items():
         searched = _searched(group, domains, with_arm=name == every)
