@@ -78,7 +78,7 @@ def analyze_study(study: Study, commands: Mapping[str, str]) -> Analysis:
     relation = _relation(evidence, methods_of_arms(study.spec), {study.name: study.spec}, trials)
     relation = replace(relation, importance=_importance(study.spec, trials))
     written = _written(study.folder, evidence, relation)
-    return Analysis(relation=relation, files=(*written, _write_page(study, trials, commands)))
+    return Analysis(relation=relation, files=(*written, _write_page(study, trials, commands, evidence, relation)))
 
 
 def analyze_mlflow(uri: str, experiment: str, *, names: Path | None = None, out: Path | None = None) -> Analysis:
@@ -104,7 +104,12 @@ def analyze_mlflow(uri: str, experiment: str, *, names: Path | None = None, out:
     methods = {arm: frozenset({arm}) - {"none"} for arm in dict.fromkeys(evidence.trials["arm"])}
     relation = _relation(evidence, methods, {}, ())
     folder = out or home() / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', experiment).strip('-.') or 'mlflow'}-relation"
-    return Analysis(relation=relation, files=_written(folder, evidence, relation))
+    title = f"How sparsity goes with overfitting in {experiment}"
+    written = _written(folder, evidence, relation)
+    trials = evidence.trials
+    named = trials["run"].tolist() if "run" in trials else []
+    runs = {(experiment, int(number)): str(run) for number, run in zip(trials["trial"], named, strict=False)}
+    return Analysis(relation=relation, files=(*written, _write_relation_page(folder, evidence, relation, title, runs)))
 
 
 def _analyze_together(studies: Sequence[Study]) -> Analysis:
@@ -121,7 +126,10 @@ def _analyze_together(studies: Sequence[Study]) -> Analysis:
     evidence = from_studies(*studies)
     relation = _relation(evidence, methods, specs, [trial for own in trials.values() for trial in own])
     folder = studies[0].folder / f"with-{'-'.join(study.name for study in studies[1:])}"
-    return Analysis(relation=relation, files=_written(folder, evidence, relation))
+    title = f"How sparsity goes with overfitting in {' and '.join(specs)}"
+    runs = {(name, t.number): t.run_id for name, own in trials.items() for t in own if t.run_id}
+    written = _written(folder, evidence, relation)
+    return Analysis(relation=relation, files=(*written, _write_relation_page(folder, evidence, relation, title, runs)))
 
 
 def _relation(
@@ -159,9 +167,24 @@ def _written(folder: Path, evidence: Evidence, relation: Relation) -> tuple[Path
     return (path, *write_rows(evidence, folder))
 
 
-def _write_page(study: Study, trials: Sequence[Trial], commands: Mapping[str, str]) -> Path:
+def _write_relation_page(
+    folder: Path, evidence: Evidence, relation: Relation, title: str, runs: Mapping[tuple[str, int], str]
+) -> Path:
+    """Write the page of what is no single study; a page that shows a study beside it stays as it is."""
+    from sparsestudy.analysis.findings import Findings
+    from sparsestudy.analysis.report import write_relation_page
+
+    path = folder / "relation.html"
+    write_relation_page(path, Findings(relation=relation, evidence=evidence), title=title, commands={}, runs=runs)
+    return path
+
+
+def _write_page(
+    study: Study, trials: Sequence[Trial], commands: Mapping[str, str], evidence: Evidence, relation: Relation
+) -> Path:
     """Write the study's page; only of the trials that are drawn are the epochs read."""
     from sparsestudy.analysis import report, table
+    from sparsestudy.analysis.findings import Findings
 
     ranked = table.ranking(study.spec, trials)
     drawn = {t.number for t in (*table.best_by_arm(study.spec, trials).values(), *ranked[:1], *ranked[-1:])}
@@ -175,6 +198,8 @@ def _write_page(study: Study, trials: Sequence[Trial], commands: Mapping[str, st
         {number: study.trajectory(number) for number in drawn},
         commands={**more, "Browse in MLflow": f"sparsestudy ui {study.name}", **commands},
         inside=snapshot.read(study.folder, ranked[0].number) if ranked else None,
+        findings=Findings(relation=relation, evidence=evidence, importance=relation.importance.shares),
+        runs={(study.name, t.number): t.run_id for t in trials if t.run_id},
     )
     return path
 

@@ -164,7 +164,8 @@ def _trials(trials: Sequence[RecordedTrial]) -> pd.DataFrame:
     typed = {name: pd.Series(columns.get(name, ()), dtype=kind) for name, kind in TRIAL_COLUMNS.items()}
     names = dict.fromkeys(name for trial in trials for name in trial.parameters)
     parameters = {f"parameter/{name}": _column([trial.parameters.get(name) for trial in trials]) for name in names}
-    return pd.DataFrame({**typed, **parameters})
+    runs = {"run": [trial.run for trial in trials]} if any(trial.run for trial in trials) else {}
+    return pd.DataFrame({**typed, **runs, **parameters})
 
 
 def _column(values: Sequence[Any]) -> pd.Series[Any]:

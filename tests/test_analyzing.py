@@ -56,7 +56,8 @@ def test_analyze_writes_the_relation_the_tables_and_the_page(home: Path, capsys:
     rows = pd.read_parquet(folder / "evidence-trials.parquet")
     assert rows["trial"].tolist() == USED
     assert printed.count("written  ") == 4
-    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Penalising activation sparsity beats dropout." in page
 
 
 def test_analyzing_again_replaces_the_files(home: Path) -> None:
@@ -123,6 +124,8 @@ def test_several_studies_have_a_folder_of_their_own(home: Path) -> None:
     alone = analyze(["a"]).files[0].read_bytes()
     found = analyze(["a", "b", "c"])
     assert {path.parent for path in found.files} == {home / "a" / "with-b-c"}
+    page = (home / "a" / "with-b-c" / "relation.html").read_text(encoding="utf-8")
+    assert "How sparsity goes with overfitting in a and b and c" in page
     assert relation_in(home / "a" / "with-b-c")["studies"] == ["a", "b", "c"]
     assert (home / "a" / "relation.json").read_bytes() == alone
     assert sorted(studies()) == ["a", "b", "c"]

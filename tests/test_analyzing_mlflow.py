@@ -12,6 +12,7 @@ import pytest
 from sparsestudy.analyzing import analyze_mlflow
 from sparsestudy.cli import main
 from sparsestudy.recorded import studies
+from sparsestudy.tracking import mlflow_runs
 from tests.servers import free_port, mlflow_server
 from tests.test_analyzing import relation_in
 from tests.test_gathering import log
@@ -78,6 +79,11 @@ def test_names_of_a_framework_need_no_file(uri: str, home: Path, capsys: pytest.
     told = said["Penalising activation sparsity beats dropout."]
     assert told == "The study has no usable trial of penalised sparsity."
     assert studies() == []
+    page = (out / "relation.html").read_text(encoding="utf-8")
+    assert "How sparsity goes with overfitting in lightning/run" in page
+    table = mlflow_runs.read_runs(uri, "lightning/run", lambda metrics: [])
+    assert len(table) == 12
+    assert all(run.id in page for run in table)
 
 
 def test_a_server_gives_what_its_database_gives(uri: str, server: str, tmp_path: Path) -> None:

@@ -44,8 +44,9 @@ class Evidence:
 
     Attributes:
         trials: One row a trial, index 0 … n - 1: the columns of `TRIAL_COLUMNS` and one ``parameter/NAME`` for every
-            searched parameter (NaN or None in arms without it). ``configuration`` numbers what is equal but for the
-            seed; ``replicate`` counts the trials of one configuration from 0.
+            searched parameter (NaN or None in arms without it); ``run``, its run, if it was read from MLflow.
+            ``configuration`` numbers what is equal but for the seed; ``replicate`` counts the trials of one
+            configuration from 0.
         curves: Each of `CURVES` as float64 ``[n, E]``, NaN after a trial's last epoch.
         signals: What `values` holds, in order; layers in the order of the network.
         values: float32 or float64 ``[n, E, S]``, NaN where undefined or not measured.

@@ -132,6 +132,7 @@ def _trial(run: Run, experiment: str, number: int, names: RunNames) -> RecordedT
     return RecordedTrial(
         study=experiment,
         number=number,
+        run=run.id,
         arm=arm,
         state=_state(run),
         epochs=len(run.series[names.validation_loss][0]),

@@ -28,6 +28,7 @@ class RecordedTrial:
         parameters: Searched values by name, without the arm and without seeds.
         targets: Requested sparsity by layer or layer pattern.
         configuration: Equal for trials that differ in nothing but their seeds.
+        run: Its run in MLflow, if it was read from there; empty otherwise.
     """
 
     study: str
@@ -39,6 +40,7 @@ class RecordedTrial:
     parameters: Mapping[str, Any]
     targets: Mapping[str, float]
     configuration: str
+    run: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
