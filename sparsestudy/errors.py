@@ -8,6 +8,7 @@ The tree::
     ├── ConflictError       the request contradicts what is recorded (changed file, study already running)
     ├── TrialFailedError    a trial could not finish
     │   └── DivergedError   its loss stopped being a finite number
+    ├── CheckpointError     a checkpoint is damaged, or belongs to something else
     ├── TrackingError       MLflow or the ledger refused a write
     └── NotFittableError    there is too little data for what was asked of the analysis
 
@@ -76,6 +77,10 @@ class TrialFailedError(SparseStudyError):
 
 class DivergedError(TrialFailedError):
     """A trial's loss stopped being a finite number."""
+
+
+class CheckpointError(SparseStudyError):
+    """A checkpoint is damaged, or does not belong to what is to be trained."""
 
 
 class TrackingError(SparseStudyError):

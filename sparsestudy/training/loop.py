@@ -9,19 +9,22 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsestudy import measures, regularizers
-from sparsestudy.errors import DivergedError
+from sparsestudy.errors import ConflictError, DivergedError
 from sparsestudy.measures import LayerStatistic, OutputStatistic
 from sparsestudy.snapshot import Snapshot
 from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
+from sparsestudy.training.checkpoint import Checkpoint, opened
 from sparsestudy.training.data import Dataset, Split
 from sparsestudy.training.inspection import Inspection, Place, nested
 from sparsestudy.training.probe import Probe, changes_in_place, find_layers
@@ -62,6 +65,15 @@ def fit(
 class Trainer:
     """One trial in progress: iterate to train, one `Measurement` an epoch.
 
+    Args:
+        config: What to train.
+        resume: A checkpoint to go on from: what `checkpoint` gave, or the path of a file with it.
+        adopt: Whether the checkpoint may be that of another configuration with the same network and methods.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, or that of another configuration; when iteration begins: it does
+            not fit the network.
+
     Attributes:
         model: The network; trained as far as the iteration has come.
         dataset: The data, with the splits this trial must not look at still in it.
@@ -69,8 +81,9 @@ class Trainer:
         weights: Those that the configuration asks to keep, so far, as a safetensors file; empty if none.
     """
 
-    def __init__(self, config: TrialConfig) -> None:
+    def __init__(self, config: TrialConfig, resume: bytes | Path | None = None, *, adopt: bool = False) -> None:
         self.config = config
+        self._start = opened(resume, config, adopt=adopt) if resume is not None else None
         # Part of the configuration, because the order of additions, and so the last bit, depends on it.
         torch.set_num_threads(config.threads)
         dtype = torch.float64 if config.training.precision == "float64" else torch.float32
@@ -87,12 +100,45 @@ class Trainer:
         self._sums: dict[tuple[str, str], measures.Sums] = {}
         self._measuring = False
         self.done = False
-        self.weights = b""
+        self.weights = self._start.weights if self._start else b""
+        self._losses = [*self._start.losses] if self._start else []
+        self._state: tuple[torch.optim.Optimizer, Updater] | None = None
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs have been trained, those before the checkpoint included."""
+        return len(self._losses)
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """Those of the checkpoint it goes on from; none if it starts afresh."""
+        return self._start.notes if self._start else {}
+
+    @property
+    def between_epochs(self) -> bool:
+        """Whether an epoch has been trained here and no other one has begun."""
+        return self._state is not None
+
+    def checkpoint(self, notes: Mapping[str, Any] | None = None) -> bytes:
+        """What it takes to go on from here bit for bit; changes nothing.
+
+        Args:
+            notes: To be found again in `notes`; goes through JSON.
+
+        Raises:
+            ConflictError: It is not `between_epochs`.
+        """
+        if self._state is None:
+            raise ConflictError("a checkpoint is taken between two epochs; wait for the next measurement")
+        optimizer, update = self._state
+        return Checkpoint.take(
+            self.config, self._losses, self.model, optimizer, update.memories, weights=self.weights, notes=notes
+        ).to_bytes()
 
     def __iter__(self) -> Iterator[Measurement]:
         config, model = self.config, self.model
         methods = [regularizers.get(**method) for method in config.methods]
-        losses: list[float] = []
+        losses = self._losses
         with ExitStack() as stack:
             layers = find_layers(model, self._train.inputs[:2])
             for method in methods:
@@ -108,12 +154,15 @@ class Trainer:
             for probe in (penalized, measured):
                 stack.enter_context(probe)
                 probe.enabled = False
+            optimizer = _optimizer(config.training, model)
             update = Updater(
-                model, methods, _optimizer(config.training, model), self._task.loss, penalized,
+                model, methods, optimizer, self._task.loss, penalized,
                 seed=config.seed, precision=config.training.precision, epochs=config.training.epochs,
             )  # fmt: skip
-            for epoch in range(config.training.epochs):
-                started = time.perf_counter()
+            if self._start is not None:
+                self._start.restore(model, optimizer, update.memories)
+            for epoch in range(len(losses), config.training.epochs):
+                started, self._state = time.perf_counter(), None
                 penalty, rate = self._epoch(epoch, update)
                 last = epoch + 1 == config.training.epochs
                 measure = partial(self._measure, epoch, penalty, rate, measured, inspection, started)
@@ -125,6 +174,7 @@ class Trainer:
                 better = len(losses) == 1 or losses[-1] < min(losses[:-1])  # of equals the first, as `headlines` has it
                 if (config.keep == "best" and better) or (config.keep == "final" and self.done):
                     self.weights = pack(model)
+                self._state = optimizer, update
                 yield measurement
                 if self.done:
                     return
