@@ -57,10 +57,12 @@ def leased(study: Study) -> Iterator[Lease]:
 def train(study: Study, planned: Plan | Finals, lease: Lease, watch: Callable[[Progress], None] | None) -> Launch:
     """Run the trials that the study still lacks, and bring them to MLflow."""
     # Imported late: Ray takes a second, and `validate` or `list` need not wait for it.
-    from sparsestudy.scheduling import tune
+    from sparsestudy.scheduling import checkpoints, tune
 
     study.ledger.update_spec(lease, planned.spec)
     progress = _progress(study, planned)
+    kept = checkpoints.root(study.folder, study.name, study.record.created)
+    checkpoints.sweep(kept, _unfinished(study))
     search = StudySearch(planned.spec, planned.space, planned.configure, lease)
     interrupted = False
     tracker = _tracker(study, planned.spec)
@@ -69,8 +71,10 @@ def train(study: Study, planned: Plan | Finals, lease: Lease, watch: Callable[[P
         if not search.exhausted:
             with tune.cluster(os.environ.get("RAY_ADDRESS")):
                 show = partial(watch, progress) if watch else None
-                interrupted = not tune.execute(search, lease, progress, study.folder, show)
+                interrupted = not tune.execute(search, lease, progress, study.folder, kept, show)
     finally:
+        with contextlib.suppress(ConflictError, TrackingError):  # what stays is swept at the next launch
+            checkpoints.sweep(kept, _unfinished(study))
         progress.phase = "writing the outcome"
         if watch:
             watch(progress)
@@ -83,6 +87,10 @@ def deliver(study: Study) -> Launch:
     tracker = _tracker(study, study.spec)
     tracker.start()
     return Launch(tracker=tracker, interrupted=False, delivered=tracker.close(PATIENCE))
+
+
+def _unfinished(study: Study) -> set[int]:
+    return {trial.number for trial in study.trials() if not trial.state.finished}
 
 
 def _progress(study: Study, planned: Plan | Finals) -> Progress:

@@ -280,6 +280,18 @@ class BudgetSpec(Section):
     """How much may be spent; changes no trial."""
 
     minutes: float | None = Field(None, gt=0, description="Wall clock of one launch after which no trial is started.")
+    retries: int = Field(5, ge=0, description="How often a trial is started again whose worker or machine died.")
+
+
+class CheckpointsSpec(Section):
+    """How often a running trial is kept, so that it can go on where it was; changes no result. Both null: never."""
+
+    seconds: float | None = Field(
+        10.0,
+        gt=0,
+        description="Seconds from one checkpoint to the next; more where writing one takes over 3 % of that.",
+    )
+    epochs: int | None = Field(None, gt=0, description="Epochs from one checkpoint to the next, if that is sooner.")
 
 
 class StudySpec(Section):
@@ -297,13 +309,14 @@ class StudySpec(Section):
     selection: SelectionSpec = Field(SelectionSpec(), description="Choice of the winner.")
     resources: ResourcesSpec = Field(ResourcesSpec(), description="What one trial occupies.")
     budget: BudgetSpec = Field(BudgetSpec(), description="What may be spent.")
+    checkpoints: CheckpointsSpec = Field(CheckpointsSpec(), description="How often running trials are kept.")
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain data, defaults left out; `from_dict` reads it back to an equal spec."""
         return json.loads(self.model_dump_json(exclude_defaults=True))  # type: ignore[no-any-return]
 
     def identity(self) -> dict[str, Any]:
-        """The part that changes results: names, machines, budget, the choice of a winner and pictures are left out."""
+        """The part that changes results: no names, machines, budget, checkpoints, choice of a winner, pictures."""
         pictured = self.measures.model_copy(update={"snapshots": MeasuresSpec().snapshots})
         plain = self.model_copy(update={"measures": pictured}).to_dict()
         return {k: v for k, v in plain.items() if k not in UNIDENTIFYING}
@@ -323,7 +336,7 @@ class StudySpec(Section):
         return digest(self.identity())
 
 
-UNIDENTIFYING = ("name", "question", "resources", "budget", "selection")
+UNIDENTIFYING = ("name", "question", "resources", "budget", "selection", "checkpoints")
 
 
 def digest(value: Any) -> str:

@@ -14,7 +14,7 @@ def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     """Every test has a home folder of its own, and no tracking server or cluster of the person who runs it."""
     folder = tmp_path / "results"
     monkeypatch.setenv("SPARSESTUDY_HOME", str(folder))
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SPARSESTUDY_DATA"):
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SPARSESTUDY_DATA", "SPARSESTUDY_CHECKPOINTS"):
         monkeypatch.delenv(name, raising=False)
     return folder
 

@@ -376,6 +376,7 @@ FRAGILE: dict[str, Any] = {
     "model": {"name": "fragile_models:fragile"},
     "training": {"epochs": 4, "batch_size": 20},
     "regularizers": [{"name": "none"}],
+    "budget": {"retries": 1},
     "search": {
         "sampler": "grid",
         "parameters": {

@@ -73,11 +73,15 @@ class Progress:
         self.running[number] = (label, 0)
         self.phase = "running"
 
-    def on_epochs(self, number: int, done: int) -> None:
-        """A trial has done this many epochs."""
-        label, before = self.running[number]
+    def on_epochs(self, number: int, done: int, trained: int) -> None:
+        """A trial has done this many epochs, so many of them since it last said so."""
+        label, _ = self.running[number]
         self.running[number] = (label, done)
-        self._epochs_here += done - before
+        self._epochs_here += trained
+
+    def on_retry(self, number: int) -> None:
+        """A trial's attempt failed, and it will start again."""
+        self.running.pop(number, None)
 
     def on_finish(self, trial: Trial) -> None:
         """A trial is over."""

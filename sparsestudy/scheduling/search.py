@@ -16,6 +16,7 @@ from optuna.trial import create_trial
 
 from sparsestudy.scheduling import samplers
 from sparsestudy.scheduling.distributions import to_distribution
+from sparsestudy.scheduling.retries import FailureClass, pause_before_retry
 from sparsestudy.space import ARM, Choice, Domain, Integer, Scalar, SearchSpace, Uniform
 from sparsestudy.study import StudySpec, derive_seed
 from sparsestudy.tracking.ledger import Lease, Ledger
@@ -40,6 +41,7 @@ class StudySearch:
         self._ledger: Ledger = lease.ledger
         self._attempts: dict[int, int] = {}
         self._live: dict[int, optuna.trial.Trial] = {}
+        self._resting: dict[int, tuple[float, optuna.trial.Trial]] = {}
         self._deadline = time.monotonic() + 60 * spec.budget.minutes if spec.budget.minutes else None
         self.requeued = self._ledger.requeue_running(lease, "its driver died")
         if spec.search.sampler == "grid" and not self._trials():
@@ -63,17 +65,24 @@ class StudySearch:
     def exhausted(self) -> bool:
         """Whether `ask` will never yield another trial in this launch."""
         spent = self._deadline is not None and time.monotonic() > self._deadline
-        return spent or (not self._waiting and self._known >= self.total)
+        return spent or (not self._waiting and not self._resting and self._known >= self.total)
 
     def ask(self) -> tuple[TrialConfig, int] | None:
-        """Start the next trial: one that was interrupted if there is any, else a new suggestion.
+        """Start the next trial: one to be tried again or that was interrupted if there is any, else a new suggestion.
 
         Returns:
-            Its configuration and the number of the attempt, or None if `exhausted`.
+            Its configuration and the number of the attempt, or None if `exhausted` or if all that is left are trials
+            that have to wait before they are tried again.
         """
         if self.exhausted:
             return None
-        if self._waiting:
+        ready = [number for number, (when, _) in self._resting.items() if when <= time.monotonic()]
+        if ready:
+            config = self._ledger.trial(self._lease.study_id, ready[0]).config
+            _, trial = self._resting.pop(ready[0])
+        elif not self._waiting and self._known >= self.total:
+            return None
+        elif self._waiting:
             config = self._waiting.pop(0)
             trial = self._study.ask()
             parameters = self._suggest(trial)
@@ -84,6 +93,10 @@ class StudySearch:
         attempt = self._ledger.start(self._lease, config.number)
         self._live[config.number], self._attempts[config.number] = trial, attempt
         return config, attempt
+
+    def epochs(self, number: int) -> int:
+        """How many epochs of a trial are recorded."""
+        return self._ledger.trial(self._lease.study_id, number).epochs
 
     def record(self, number: int, measurements: Sequence[Measurement]) -> None:
         """Record epochs of a running trial."""
@@ -122,6 +135,26 @@ class StudySearch:
         else:
             self._study.tell(trial, state=OptunaState.FAIL)
         return self._ledger.trial(self._lease.study_id, number)
+
+    def retry(self, number: int, failure: FailureClass, reason: str) -> bool:
+        """Put a running trial whose attempt failed back, to be asked for again in this launch, if policy has it so.
+
+        Args:
+            number: The trial.
+            failure: What kind of failure it was.
+            reason: What happened; recorded as the outcome of the attempt.
+
+        Returns:
+            Whether it will be tried again. If not, nothing was done.
+        """
+        earlier = self._ledger.outcomes(self._lease.study_id, number)
+        before = sum(outcome.startswith(f"{failure}: ") for outcome in earlier)
+        pause = pause_before_retry(failure, before, self.spec.budget.retries)
+        if pause is None:
+            return False
+        self._ledger.requeue_running(self._lease, f"{failure}: {reason}", number)
+        self._resting[number] = (time.monotonic() + pause, self._live.pop(number))
+        return True
 
     def abandon(self) -> list[int]:
         """Put running trials back to WAITING, to be trained at the next launch; returns their numbers."""

@@ -31,7 +31,9 @@ from ray.tune.search import Searcher
 from sparsestudy import snapshot
 from sparsestudy.errors import ConflictError, SparseStudyError, TrackingError
 from sparsestudy.files import replace
+from sparsestudy.scheduling import checkpoints
 from sparsestudy.scheduling.progress import Progress
+from sparsestudy.scheduling.retries import FailureClass
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.scheduling.worker import ENDED, EPOCHS, METRIC, PARCEL, SNAPSHOT, WEIGHTS, TrialWorker
 from sparsestudy.study import StudySpec
@@ -54,28 +56,36 @@ class _Bound:
 class LedgerSearcher(_Bound, Searcher):
     """Hands the search's suggestions to Tune; how trials end is `Recorder`'s business."""
 
-    def __init__(self, search: StudySearch, slots: int, recorder: Recorder) -> None:
+    def __init__(self, search: StudySearch, slots: int, recorder: Recorder, kept: str) -> None:
         super().__init__(metric=METRIC, mode="max")
-        self._search, self._slots, self._recorder = search, slots, recorder
+        self._search, self._slots, self._recorder, self._kept = search, slots, recorder, kept
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial, None while all slots are taken, FINISHED when there are no more."""
+        """The next trial, None while all slots are taken or trials wait, FINISHED when there are no more."""
         if self._search.live >= self._slots:
             return None
-        asked: list[TrialConfig] = []
+        asked: list[tuple[TrialConfig, int, int]] = []
         if not self._recorder.stopping.is_set():
-            self._recorder.guarded(lambda: asked.extend(answer[:1] if (answer := self._search.ask()) else ()))
+            self._recorder.guarded(lambda: asked.extend(self._ask()))
         if not asked:
-            return None if self._search.live else str(Searcher.FINISHED)
-        (config,) = asked
+            over = self._recorder.stopping.is_set() or self._search.exhausted
+            return str(Searcher.FINISHED) if over and not self._search.live else None
+        ((config, attempt, recorded),) = asked
         self._recorder.took(trial_id, config)
         spec = self._search.spec
         return {
             "trial": config.model_dump_json(),
+            "checkpoints": checkpoints.task(self._kept, config.number, attempt, spec.checkpoints),
+            "recorded": recorded,
             "metric": spec.search.objectives[0].per_epoch,
             "rungs": rungs(spec),
             "snapshot": spec.measures.snapshots != "none",
         }
+
+    def _ask(self) -> list[tuple[TrialConfig, int, int]]:
+        """The next configuration with its attempt and the epochs that are recorded of it, or nothing."""
+        answer = self._search.ask()
+        return [(*answer, self._search.epochs(answer[0].number))] if answer else []
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing; see `Recorder`."""
@@ -90,13 +100,21 @@ class LedgerSearcher(_Bound, Searcher):
 class Recorder(_Bound, Callback):
     """Writes what Tune reports into the ledger, snapshots into the study's folder, and keeps the progress.
 
+    Args:
+        search: The trials.
+        lease: The right to record.
+        progress: Kept up to date.
+        folder: Of the study.
+        kept: Path or URL below which checkpoints are kept.
+
     Attributes:
         stopping: Set when the study is being interrupted: trials that end now have not ended.
         error: Why it had to be interrupted: the ledger refused a write, or belongs to somebody else now.
     """
 
-    def __init__(self, search: StudySearch, lease: Lease, progress: Progress, folder: Path) -> None:
+    def __init__(self, search: StudySearch, lease: Lease, progress: Progress, folder: Path, kept: str) -> None:
         self._search, self._lease, self._progress, self._folder = search, lease, progress, folder
+        self._kept = kept
         self._numbers: dict[str, int] = {}
         self._renewed = time.monotonic()
         self.stopping = threading.Event()
@@ -129,7 +147,7 @@ class Recorder(_Bound, Callback):
         number = self._numbers[trial.trial_id]
         if parcel:
             self.guarded(lambda: self._search.record(number, parcel))
-            self._progress.on_epochs(number, parcel[-1].epoch + 1)
+            self._progress.on_epochs(number, parcel[-1].epoch + 1, len(parcel))
         if content := result.pop(SNAPSHOT, b""):
             self._keep(number, content)
         if content := result.pop(WEIGHTS, b""):
@@ -153,7 +171,7 @@ class Recorder(_Bound, Callback):
         """Record an end: complete, failed with an error of its own, or pruned by the scheduler."""
         ended = json.loads(trial.last_result.get(ENDED) or "{}")
         if "kind" in ended:
-            self._finish(trial, TrialState.FAIL, Failure(**ended))
+            self._failed(trial, FailureClass(ended.pop("class")), Failure(**ended))
         elif ended:
             if "no_snapshot" in ended:
                 number = self._numbers[trial.trial_id]
@@ -167,11 +185,32 @@ class Recorder(_Bound, Callback):
         path = Path(trial.error_file) if trial.error_file else None
         text = path.read_text(errors="replace") if path and path.exists() else "no traceback is available"
         message = "the worker process died; out of memory, killed, or crashed in native code"
-        self._finish(trial, TrialState.FAIL, Failure(kind="WorkerDied", message=message, traceback=text))
+        failure = Failure(kind="WorkerDied", message=message, traceback=text)
+        if not self.stopping.is_set():  # else it may have died because it was told to, and waits for the next launch
+            self._failed(trial, FailureClass.INFRASTRUCTURE, failure)
+
+    def _failed(self, trial: Any, kind: FailureClass, failure: Failure) -> None:
+        """Have a trial tried again, or record that it failed."""
+        number, again = self._numbers[trial.trial_id], list[bool]()
+        reason = f"{failure.kind}: {failure.message}"
+        self.guarded(lambda: again.append(self._search.retry(number, kind, reason)))
+        if again == [True]:
+            logger.warning("trial %d will be tried again: %s", number, reason)
+            self._progress.on_retry(number)
+        elif again:
+            self._finish(trial, TrialState.FAIL, failure)
 
     def _finish(self, trial: Any, state: TrialState, failure: Failure | None = None) -> None:
         number = self._numbers.pop(trial.trial_id)
         self.guarded(lambda: self._progress.on_finish(self._search.finish(number, state, failure)))
+        if self.error is None:
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        try:
+            checkpoints.Shelf(url=f"{self._kept}/{number}", attempt=0).clear()
+        except checkpoints.TROUBLE as error:
+            logger.warning("the checkpoints of trial %d cannot be deleted: %s", number, error)
 
 
 def weights_path(folder: Path, study: str, number: int) -> Path:
@@ -291,7 +330,12 @@ def slots(spec: StudySpec) -> int:
 
 
 def execute(
-    search: StudySearch, lease: Lease, progress: Progress, folder: Path, watch: Callable[[], None] | None = None
+    search: StudySearch,
+    lease: Lease,
+    progress: Progress,
+    folder: Path,
+    kept: str,
+    watch: Callable[[], None] | None = None,
 ) -> bool:
     """Run trials until the search has none left, or until SIGINT or SIGTERM.
 
@@ -300,6 +344,7 @@ def execute(
         lease: The right to record.
         progress: Kept up to date.
         folder: The study's folder, where snapshots are kept.
+        kept: Path or URL below which checkpoints are kept.
         watch: Called several times a second.
 
     Returns:
@@ -310,7 +355,7 @@ def execute(
     progress.slots = slots(spec)
     # All workers start at once; Tune's default is one after the other.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(progress.slots)
-    recorder = Recorder(search, lease, progress, folder)
+    recorder = Recorder(search, lease, progress, folder, kept)
     resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
     with (
         tempfile.TemporaryDirectory(prefix="sparsestudy-") as scratch,
@@ -320,7 +365,7 @@ def execute(
         tuner = Tuner(
             tune.with_resources(TrialWorker, resources),
             tune_config=TuneConfig(
-                search_alg=LedgerSearcher(search, progress.slots, recorder),
+                search_alg=LedgerSearcher(search, progress.slots, recorder, kept),
                 scheduler=_scheduler(spec),
                 num_samples=-1,
                 reuse_actors=True,

@@ -276,12 +276,22 @@ class Ledger:
             )
             self._close_attempts(connection, [trial["id"]], now, failure.kind if failure else str(state))
 
-    def requeue_running(self, lease: Lease, reason: str) -> list[int]:
-        """Put every RUNNING trial back to WAITING; returns their numbers. Idempotent.
+    def outcomes(self, study_id: int, number: int) -> list[str]:
+        """How the ended attempts at a trial ended, in order."""
+        with self._read() as connection:
+            trial = self._row(connection, study_id, number)
+            ended = (ATTEMPTS.c.trial_id == trial["id"]) & ATTEMPTS.c.outcome.is_not(None)
+            query = select(ATTEMPTS.c.outcome).where(ended).order_by(ATTEMPTS.c.number)
+            return [str(outcome) for outcome in connection.execute(query).scalars()]
+
+    def requeue_running(self, lease: Lease, reason: str, number: int | None = None) -> list[int]:
+        """Put every RUNNING trial, or the one of that number, back to WAITING; returns their numbers. Idempotent.
 
         Nothing that is recorded is lost: configuration, seed and epochs stay, so the next attempt repeats the trial.
         """
         running = (TRIALS.c.study_id == lease.study_id) & (TRIALS.c.state == TrialState.RUNNING)
+        if number is not None:
+            running &= TRIALS.c.number == number
         with self._write(lease) as connection:
             found = connection.execute(select(TRIALS.c.id, TRIALS.c.number).where(running)).all()
             connection.execute(update(TRIALS).where(running).values(state=TrialState.WAITING))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from sparsestudy.scheduling.retries import FailureClass
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.space import ARM, Choice, Parameter, Scalar, SearchSpace, Uniform
-from sparsestudy.study import StudySpec
+from sparsestudy.study import BudgetSpec, StudySpec
 from sparsestudy.tracking.ledger import Ledger
 from sparsestudy.trial import Failure, Measurement, TrialConfig, TrialState
 
@@ -312,3 +314,72 @@ def test_tpe_learns_on_a_conditional_space(tmp_path: Path) -> None:
     share = sum(c.arm == "dropout" for c in late) / len(late)
     assert share > 0.5, share  # a third by chance; 0.63 to 0.87 over study seeds 0 to 7
     launch.die()
+
+
+# Trials that are tried again
+
+
+def test_a_trial_whose_worker_died_is_asked_for_again_in_the_same_launch(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, spec(trials=2))
+    (first, attempt), (second, _) = launch.search.ask(), launch.search.ask()
+    launch.search.record(first.number, [measurement(0, 0.5)])
+    assert launch.search.exhausted
+    assert launch.search.retry(first.number, FailureClass.INFRASTRUCTURE, "WorkerDied: it was killed")
+    assert launch.search.live == 1
+    assert not launch.search.exhausted
+    launch.complete(second)
+    again = launch.search.ask()
+    assert again == (first, attempt + 1)
+    assert launch.search.epochs(first.number) == 1
+    launch.complete(first)
+    assert launch.search.exhausted
+    assert [t.state for t in launch.ledger.trials(launch.lease.study_id)] == [TrialState.COMPLETE] * 2
+    outcomes = launch.ledger.outcomes(launch.lease.study_id, first.number)
+    assert outcomes == ["infrastructure: WorkerDied: it was killed", "COMPLETE"]
+
+
+def test_retries_have_a_limit_over_all_launches_and_interruptions_do_not_count(tmp_path: Path) -> None:
+    study = spec(trials=1).model_copy(update={"budget": BudgetSpec(retries=2)})
+    retried = []
+    for _ in range(3):
+        launch = Launch(tmp_path, study)
+        config, _ = launch.search.ask()
+        retried.append(launch.search.retry(config.number, FailureClass.INFRASTRUCTURE, "WorkerDied"))
+        launch.die()
+        launch = Launch(tmp_path, study)
+        assert launch.search.ask() is not None
+        launch.die()  # an interruption
+    assert retried == [True, True, False]
+
+
+def test_what_cannot_be_mended_by_trying_is_not_tried_again(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, spec(trials=1))
+    config, _ = launch.search.ask()
+    for kind in (FailureClass.DIVERGED, FailureClass.ERROR, FailureClass.MEMORY):
+        assert not launch.search.retry(config.number, kind, "x")
+    assert launch.search.live == 1
+    assert launch.ledger.outcomes(launch.lease.study_id, 0) == []
+
+
+def test_a_trial_that_waits_before_it_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    launch = Launch(tmp_path, spec(trials=1))
+    config, _ = launch.search.ask()
+    assert launch.search.retry(config.number, FailureClass.DATA, "OSError: the file server does not answer")
+    for seconds, expected in ((0.0, None), (9.0, None), (2.0, (config, 2))):
+        now[0] += seconds
+        assert not launch.search.exhausted
+        assert launch.search.ask() == expected
+
+
+def test_the_search_is_the_same_after_a_retry(tmp_path: Path) -> None:
+    calm = Launch(tmp_path / "calm", spec())
+    calm.train(12)
+    shaken = Launch(tmp_path / "shaken", spec())
+    for _ in range(12):
+        config, _ = shaken.search.ask()
+        shaken.search.retry(config.number, FailureClass.INFRASTRUCTURE, "WorkerDied")
+        shaken.search.ask()
+        shaken.complete(config)
+    assert points(shaken) == points(calm)
