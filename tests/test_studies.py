@@ -517,7 +517,7 @@ def overlapping(name: str) -> int:
 
 def test_interrupted_killed_and_resumed_a_study_is_the_same(home: Path, tmp_path: Path, cluster: None) -> None:
     """Ctrl-C, a second driver, kill -9, then the rest; against the same study left alone, number for number."""
-    spec = {**TINY, "name": "restless", "training": {"epochs": 60, "batch_size": 20}}
+    spec = {**TINY, "name": "restless", "training": {"epochs": 60, "batch_size": 20}, "checkpoints": {"epochs": 7}}
     path = write(tmp_path, spec)
 
     first = start(path, home)

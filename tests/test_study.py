@@ -61,6 +61,8 @@ def test_digest_is_the_head_of_sha256_of_canonical_json() -> None:
         {"question": "Why?"},
         {"resources": {"cpus": 2}},
         {"budget": {"minutes": 5}},
+        {"budget": {"retries": 0}},
+        {"checkpoints": {"seconds": None, "epochs": 3}},
         {"selection": {"finalists": 5}},
         {"measures": {"snapshots": "all"}},
         {"data": {"name": "digits", "splits": {"test": 0.2}}},  # defaults, written out

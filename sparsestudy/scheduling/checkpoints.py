@@ -62,11 +62,12 @@ def sweep(url: str, running: Container[int]) -> None:
     """
     try:
         system, path = _opened(url)
-        found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
-        for info in found:
+        if system.get_file_info(path).type is fs.FileType.NotFound:
+            return
+        for info in system.get_file_info(fs.FileSelector(path)):
             if not (info.base_name.isdecimal() and int(info.base_name) in running):
                 system.delete_dir(info.path)
-        if found and not system.get_file_info(fs.FileSelector(path, allow_not_found=True)):
+        if not system.get_file_info(fs.FileSelector(path, allow_not_found=True)):
             system.delete_dir(path)
     except TROUBLE as error:
         raise ConflictError(f"checkpoints cannot be kept at {url}: {error}; mend it, or set {VARIABLE}") from error
