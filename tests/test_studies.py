@@ -388,7 +388,8 @@ FRAGILE: dict[str, Any] = {
 
 
 def run_in_process(*arguments: str, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "SPARSESTUDY_HOME": str(home), "PYTHONPATH": str(cwd)}
+    path = os.pathsep.join(filter(None, [str(cwd), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "SPARSESTUDY_HOME": str(home), "PYTHONPATH": path}
     command = [sys.executable, "-m", "sparsestudy", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
