@@ -98,7 +98,8 @@ def _timing_said(lead: LeadTime, linked: bool) -> str:
         said += "." if linked else ", so that the clock alone may have put them in order."
     if lead.median is not None:
         said += f" Median lead {lead.median:+.1f} epochs"
-        said += "." if lead.low is None or lead.high is None else f" ({lead.low:+.1f} to {lead.high:+.1f})."
+        said += "" if lead.low is None or lead.high is None else f" ({lead.low:+.1f} to {lead.high:+.1f})"
+        said += ", beside the two or three by which onsets may be located wrongly."
     return said
 
 

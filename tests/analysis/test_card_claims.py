@@ -102,6 +102,7 @@ def test_the_page_counts_goals_and_lists_what_is_missed():
     assert "| wrong sign | 0 | 1 | 0 |" in text
     assert "Missed: w: x: covers 0.500. Not explained yet." in text
     assert text.count("\n| w | x |") == 4
+    assert "Fewer than 400 studies so far, so that a miss may not show: Title (9)." in text
     assert all(f"\n| {kind} | " in text for kind in GOALS)
 
 

@@ -18,6 +18,8 @@ GOALS: dict[str, tuple[float, float]] = {
     "wrong verdict": (0.0, 0.05),
 }
 """By kind, where its share or mean has to lie. Other kinds are told without a goal."""
+WANTED = 400
+"""Studies of each world behind a figure."""
 EXPLAINED = {
     "median lead, onsets located": "Onsets are estimates, and the sparsity onset lies two to three epochs early where a"
     " rise slows down (here it goes with the power 0.7 of time), which moves the lead of all runs alike. No interval"
@@ -70,9 +72,9 @@ def page(parts: Sequence[tuple[str, Sequence[Row]]], command: str) -> str:
     lines = [
         "# Simulated worlds",
         "",
-        f"Written by `{command}` (`--only PART` for a part of it; counts stand beside every figure):",
+        f"Written by `{command}` (`--only PART` runs a part):",
         "what the analysis says of simulated studies whose truth is known (`tests/analysis/worlds.py`), over many",
-        "seeds. In brackets the 95 % interval of so many studies.",
+        "seeds. Beside each share stand the studies that it is of, and in brackets the 95 % interval of so many.",
         "",
         f"Goals: {goals}.",
         "*Within chance*: missed, but the interval reaches the goal. A verdict is wrong that supports what is not so,",
@@ -80,6 +82,9 @@ def page(parts: Sequence[tuple[str, Sequence[Row]]], command: str) -> str:
         "",
         *_overview([row for _, rows in parts for row in rows]),
     ]
+    few = [f"{title.rstrip('.')} ({rows[0].studies})" for title, rows in parts if rows[0].studies < WANTED]
+    if few:
+        lines += ["", f"Fewer than {WANTED} studies so far, so that a miss may not show: {'; '.join(few)}."]
     for title, rows in parts:
         lines += [
             "",
