@@ -218,3 +218,18 @@ def test_odd_studies_get_an_answer_or_a_reason(name):
             assert layer["anderson_rubin"]["words"]
         for table in found["compliance"].values():
             assert bool(table["bins"]) != bool(table["reason"])
+
+
+def test_copies_of_a_trial_are_no_new_evidence():
+    random = np.random.default_rng(5)
+    target = random.uniform(0.2, 0.8, 24)
+    sparsity = 0.3 + 0.5 * target + random.normal(0, 0.03, 24)
+    gap = 1 + 0.5 * sparsity + random.normal(0, 0.1, 24)
+    once = cause(make(gap, {"a": sparsity}, {"a": target}), sampler="random").layers["a"]
+    four = [np.repeat(values, 4) for values in (gap, sparsity, target)]
+    copied = make(four[0], {"a": four[1]}, {"a": four[2]}, configurations=np.repeat(np.arange(24), 4))
+    again = cause(copied, sampler="random").layers["a"]
+    # Four times the trials would halve both intervals; as configurations they leave them as they are.
+    assert (again.effect.low, again.effect.high) == pytest.approx((once.effect.low, once.effect.high))
+    assert again.anderson_rubin.low == pytest.approx(once.anderson_rubin.low)
+    assert again.f == pytest.approx(once.f)

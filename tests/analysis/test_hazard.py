@@ -227,3 +227,18 @@ def test_a_ratio_without_a_finite_estimate_is_said_and_warns_of_nothing():
         reasons.append(found.reason)
         assert found.low is None or found.low > 1
     assert "the fit does not settle on a finite hazard ratio" in reasons
+
+
+def test_copies_of_a_run_are_hardly_any_new_evidence():
+    late, rise, configuration, arm = world(2)
+    wide = []
+    for copies in (1, 4):
+        found = hazard_of_rise(
+            Onsets(epoch=np.repeat(late.epoch, copies), censored=np.repeat(late.censored, copies)),
+            Onsets(epoch=np.repeat(rise.epoch, copies), censored=np.repeat(rise.censored, copies)),
+            np.repeat(configuration, copies),
+            np.repeat(arm, copies),
+        )
+        wide.append(np.log(found.high / found.low))
+    # Four times the runs would halve the interval. Copies tie at their onsets, which leaves it not quite as it is.
+    assert wide[1] / wide[0] == pytest.approx(1, abs=0.15)

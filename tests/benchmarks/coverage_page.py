@@ -22,8 +22,8 @@ WANTED = 400
 """Studies of each world behind a figure."""
 EXPLAINED = {
     "censored: median lead, onsets located": "Where runs are stopped early, a rise shortly before the end is not yet"
-    " told from noise and counts as none up to there: nearly half of the onsets of overfitting that lie before the end of"
-    " these short runs. The lead is then taken for longer than it is.",
+    " told from noise and counts as none up to there: nearly half of the onsets of overfitting that lie before the end"
+    " of these short runs. The lead is then taken for longer than it is.",
     "median lead, onsets located": "Onsets are estimates, and the sparsity onset lies two to three epochs early where a"
     " rise slows down (here it goes with the power 0.7 of time), which moves the lead of all runs alike. No interval"
     " over configurations knows of that; a local or a curved fit would halve it, and lose more where noise is large."
