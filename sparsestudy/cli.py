@@ -102,6 +102,52 @@ def run(
 
 
 @app.command()
+def resume(name: Name) -> int:
+    """Continue a recorded study without its file."""
+    from sparsestudy import operations
+
+    with _display() as watch:
+        outcome = operations.resume(name, watch=watch)
+    _print_outcome(outcome, f"sparsestudy resume {shlex.quote(name)}")
+    return 130 if outcome.interrupted else 0
+
+
+@app.command()
+def stop(
+    name: Name, wait: Annotated[float, typer.Option(help="Seconds to wait until it has; 0 only asks.", min=0)] = 120
+) -> int:
+    """Ask whoever runs a study, on any machine, to stop in good order."""
+    from sparsestudy import steering
+
+    def say(drivers: Sequence[str]) -> None:
+        console.print(f"asked {escape(', '.join(drivers))} to stop")
+
+    found = steering.stop(name, wait=wait, asked=say)
+    stands = f"{found.finished} of {_count(found.trials, 'trial')} finished"
+    if not found.stopped and wait:
+        errors.print(f"it has not stopped in {wait:.0f} s; if it is dead, others may run the study within a minute")
+        return 1
+    said = "stopped" if found.drivers and found.stopped else "it will stop" if found.drivers else "nobody runs it"
+    console.print(f"{said}; {stands}, nothing is lost. To go on: sparsestudy resume {escape(shlex.quote(name))}")
+    return 0
+
+
+@app.command()
+def retry(
+    name: Name,
+    numbers: Annotated[list[int] | None, typer.Argument(metavar="TRIAL...", help="Numbers of failed trials.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All failed trials.")] = False,
+) -> None:
+    """Try failed trials again, with the same parameters and seed, when the study goes on."""
+    from sparsestudy import steering
+
+    waiting = steering.retry(name, numbers or (), failed=failed)
+    listed = ", ".join(str(number) for number in waiting)
+    console.print(f"{_count(len(waiting), 'trial')} to try again: {listed}")
+    console.print(f"to go on: sparsestudy resume {escape(shlex.quote(name))}")
+
+
+@app.command()
 def validate(file: File, overrides: Overrides = None) -> None:
     """Check a study file and say everything that is wrong with it."""
     from sparsestudy import operations

@@ -18,7 +18,8 @@ from sparsestudy.recorded import Study
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.study import StudySpec
-from sparsestudy.tracking.ledger import Lease, Ledger
+from sparsestudy.tracking.leases import Lease
+from sparsestudy.tracking.ledger import Ledger
 from sparsestudy.tracking.mlflow_tracker import Tracker
 from sparsestudy.trial import Measurement, Trial, TrialState
 
@@ -59,6 +60,7 @@ def train(study: Study, planned: Plan | Finals, lease: Lease, watch: Callable[[P
     # Imported late: Ray takes a second, and `validate` or `list` need not wait for it.
     from sparsestudy.scheduling import checkpoints, tune
 
+    study.check(planned.spec)  # another process may have let it grow before this one had the lease
     study.ledger.update_spec(lease, planned.spec)
     progress = _progress(study, planned)
     kept = checkpoints.root(study.folder, study.name, study.record.created)
@@ -123,7 +125,7 @@ def _tracker(study: Study, spec: StudySpec) -> Tracker:
             **(pictures_of(study.name, study.folder, trial) if pictured else {}),
         }
 
-    return Tracker(Ledger.in_folder(study.folder), study.record, study.folder, artifacts)
+    return Tracker(Ledger(study.ledger.url), study.record, study.folder, artifacts)
 
 
 def _title(study: str, trial: Trial) -> str:

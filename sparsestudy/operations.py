@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sparsestudy import analyzing, measures, regularizers, snapshot
 from sparsestudy._registry import card
@@ -29,15 +29,12 @@ from sparsestudy.launching import leased, pictures_of, train
 from sparsestudy.planning import Plan, resolve, single_point
 from sparsestudy.recorded import Study, claim, differences, home, open_study, studies, versions
 from sparsestudy.scheduling.progress import Progress
-from sparsestudy.specfile import dump_yaml, read
+from sparsestudy.specfile import dump_yaml, parse, read
 from sparsestudy.study import StudySpec
 from sparsestudy.tracking.mlflow_tracker import QUIET, Tracker, default_uri
 from sparsestudy.trial import Trial, TrialState
 from sparsestudy.values import DOMAIN_SCHEMA
 from sparsestudy.words import called
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -108,18 +105,44 @@ def run(
         ConflictError: The file changed since the study began, or another process is running it.
         TrialFailedError: Every trial failed; the message has the first traceback.
     """
-    planned = plan(source, overrides)
     started = time.monotonic()
-    with claim(planned.spec, new=new) as study, leased(study) as lease:
+    planned = plan(source, overrides)
+    with claim(planned.spec, new=new) as study:
+        return _launch(study, planned, f"sparsestudy run {shlex.quote(str(source))}", watch, started)
+
+
+def resume(name: str, *, watch: Callable[[Progress], None] | None = None) -> Outcome:
+    """Continue a recorded study where it stands, without its file.
+
+    Args:
+        name: The study.
+        watch: Called several times a second with the progress.
+
+    Raises:
+        NotFoundError: There is no such study.
+        SpecError: What it was started from cannot be run here: a data set or a module is missing.
+        ConflictError: Another process is running it.
+        TrialFailedError: Every trial failed; the message has the first traceback.
+    """
+    started = time.monotonic()
+    with open_study(name) as study:
+        planned = resolve(parse(dump_yaml(study.spec), f"study {name!r}"))
+        return _launch(study, planned, f"sparsestudy resume {shlex.quote(name)}", watch, started)
+
+
+def _launch(
+    study: Study, planned: Plan, command: str, watch: Callable[[Progress], None] | None, started: float
+) -> Outcome:
+    with leased(study) as lease:
         launch = train(study, planned, lease, watch)
-        outcome = _conclude(study, source, planned, launch.interrupted, launch.delivered, time.monotonic() - started)
+        outcome = _conclude(study, command, planned, launch.interrupted, launch.delivered, time.monotonic() - started)
         if launch.delivered:
             _attach_outcome(launch.tracker, outcome, complete=not launch.interrupted)
         _fail_if_all_failed(outcome)
         return outcome
 
 
-def _conclude(study: Study, source: Path, planned: Plan, interrupted: bool, delivered: bool, seconds: float) -> Outcome:
+def _conclude(study: Study, command: str, planned: Plan, interrupted: bool, delivered: bool, seconds: float) -> Outcome:
     """Write best.yaml, the tables and the page."""
     from sparsestudy.analysis import report, table
 
@@ -136,7 +159,7 @@ def _conclude(study: Study, source: Path, planned: Plan, interrupted: bool, deli
         delivered=delivered,
         seconds=seconds,
     )
-    commands = {"Run or continue this study": f"sparsestudy run {shlex.quote(str(source))}"}
+    commands = {"Run or continue this study": command}
     if ranking:
         outcome.best.write_text(_best_yaml(planned.spec, ranking[0], study.name), encoding="utf-8")
         commands["Train the best configuration again"] = f"sparsestudy run {shlex.quote(str(outcome.best))}"
@@ -198,7 +221,8 @@ def _fail_if_all_failed(outcome: Outcome) -> None:
     raise TrialFailedError(
         f"every one of the {len(failed)} trials of {outcome.study!r} failed; the first one, trial {first.number}:\n"
         f"{first.failure.traceback.rstrip()}\n"
-        f"mend the cause and run again with --new"
+        f"mend the cause and try them again with: sparsestudy retry {shlex.quote(outcome.study)} --failed; a changed "
+        f"file is run with --new"
     )
 
 
@@ -284,6 +308,7 @@ __all__ = [
     "open_study",
     "plan",
     "relation_schema",
+    "resume",
     "run",
     "studies",
     "ui_command",

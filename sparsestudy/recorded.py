@@ -1,21 +1,22 @@
-"""The recorded studies of a home folder, one folder each, and which of them a study file continues.
+"""The recorded studies, one folder each, and which of them a study file continues.
 
 A study lives in a folder of its name below the home folder (``./results``, or SPARSESTUDY_HOME): its ledger, its
-embedded MLflow store, and its outcome.
+embedded MLflow store, and its outcome. With SPARSESTUDY_DATABASE_URL the ledgers of all studies are in one database
+instead, and the folder has the rest.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sparsestudy.errors import ConflictError, NotFoundError, listing, suggest
+from sparsestudy.continuing import differences, obstacles
+from sparsestudy.errors import ConflictError, NotFoundError, TrackingError, listing, suggest
 from sparsestudy.study import StudySpec
 from sparsestudy.tracking.ledger import Ledger, StudyRecord
 from sparsestudy.trial import Measurement, Trial, TrialState
@@ -26,6 +27,11 @@ LEDGER = "ledger.db"
 def home() -> Path:
     """The folder that holds one folder per study: SPARSESTUDY_HOME, or ``results`` in the current folder."""
     return Path(os.environ.get("SPARSESTUDY_HOME") or "results")
+
+
+def database() -> str | None:
+    """URL of the database that holds the ledgers of all studies: SPARSESTUDY_DATABASE_URL; None: each has a file."""
+    return os.environ.get("SPARSESTUDY_DATABASE_URL") or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,31 @@ class Study:
 
     def states(self) -> Counter[TrialState]:
         """How many trials are in each state."""
-        return Counter(trial.state for trial in self.trials())
+        return self.ledger.states(self.record.id)
+
+    def check(self, spec: StudySpec) -> None:
+        """Whether a spec continues this study, as it stands in the ledger now.
+
+        Raises:
+            ConflictError: It does not; the message shows how it differs.
+        """
+        recorded = self.ledger.study(self.name).spec
+        if changes := obstacles(recorded, spec):
+            raise ConflictError(
+                "\n".join(
+                    [
+                        f"study {self.name!r} was started from a different file:",
+                        *(f"  {line}" for line in changes),
+                        "run with --new to start another version beside it, or undo the change to continue it",
+                    ]
+                )
+            )
+        asked, known = spec.search.trials, self.states().total()
+        if asked is not None and asked < known:
+            raise ConflictError(
+                f"study {self.name!r} has {known} trials, search.trials: {asked} is fewer; ask for at least {known}, "
+                f"or run with --new to start another version beside it"
+            )
 
     def __enter__(self) -> Study:
         return self
@@ -71,6 +101,9 @@ class Study:
 
 def studies() -> list[str]:
     """Names of the recorded studies, oldest first."""
+    if url := database():
+        with closing(Ledger(url)) as ledger:
+            return [record.name for record in ledger.studies() if record.parent is None]
     found = [path.parent for path in home().glob(f"*/{LEDGER}")]
     return [folder.name for folder in sorted(found, key=lambda f: f.stat().st_ctime)]
 
@@ -81,12 +114,23 @@ def open_study(name: str) -> Study:
     Raises:
         NotFoundError: There is none; the message lists what there is.
     """
-    folder = home() / name
-    if not (folder / LEDGER).exists():
-        known = studies()
-        raise NotFoundError(f"no study named {name!r} in {home()}; studies: {listing(known)}{suggest(name, known)}")
-    ledger = Ledger.in_folder(folder)
-    return Study(folder=folder, ledger=ledger, record=ledger.study(name))
+    known = studies()
+    if name not in known:
+        where = "the database" if database() else home()
+        raise NotFoundError(f"no study named {name!r} in {where}; studies: {listing(known)}{suggest(name, known)}")
+    ledger = _ledger(name)
+    return Study(folder=home() / name, ledger=ledger, record=ledger.study(name))
+
+
+def _ledger(name: str) -> Ledger:
+    folder, url = home() / name, database()
+    if url is None:
+        return Ledger.in_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrackingError(f"the folder {folder} cannot be made: {error.strerror}; set SPARSESTUDY_HOME") from error
+    return Ledger(url)
 
 
 def versions(name: str) -> list[str]:
@@ -113,28 +157,32 @@ def claim(spec: StudySpec, *, new: bool = False) -> Study:
             differs.
     """
     known = versions(spec.name)
-    if not new:
-        for name in reversed(known):
-            study = open_study(name)
-            if study.spec.digest == spec.digest:
-                return study
-            study.ledger.close()
-        if known:
-            with open_study(known[-1]) as latest:
-                changes = differences(latest.spec.identity(), spec.identity())
-            raise ConflictError(
-                "\n".join(
-                    [
-                        f"study {known[-1]!r} was started from a different file:",
-                        *(f"  {line}" for line in changes),
-                        "run with --new to start another version beside it, or undo the change to continue it",
-                    ]
-                )
-            )
+    if known and not new:
+        return _continued(spec, known)
     taken = {*studies(), *(p.name for p in home().glob("*"))}
     name = next(n for n in _numbered(spec.name) if n not in taken)
-    ledger = Ledger.in_folder(home() / name)
-    return Study(folder=home() / name, ledger=ledger, record=ledger.create_study(name, spec))
+    ledger = _ledger(name)
+    try:
+        return Study(folder=home() / name, ledger=ledger, record=ledger.create_study(name, spec))
+    except ConflictError:  # another process has just taken the name
+        ledger.close()
+        return claim(spec, new=new)
+
+
+def _continued(spec: StudySpec, known: list[str]) -> Study:
+    """The latest study that was made from this very file, else the latest one, if it may grow to it."""
+    for name in reversed(known):
+        study = open_study(name)
+        if study.spec.digest == spec.digest:
+            return study
+        study.ledger.close()
+    study = open_study(known[-1])
+    try:
+        study.check(spec)
+    except ConflictError:
+        study.ledger.close()
+        raise
+    return study
 
 
 def _numbered(name: str) -> Iterator[str]:
@@ -145,30 +193,4 @@ def _numbered(name: str) -> Iterator[str]:
         number += 1
 
 
-def differences(recorded: Any, given: Any, path: str = "") -> list[str]:
-    """How two specs differ, one line a difference.
-
-    Example:
-        >>> differences({"training": {"epochs": 5}}, {"training": {"epochs": 9}, "data": {"seed": 1}})
-        ['data: (default) -> {"seed": 1}', 'training.epochs: 5 -> 9']
-    """
-    if isinstance(recorded, Mapping) and isinstance(given, Mapping):
-        lines = []
-        for key in sorted({*recorded, *given}):
-            here = f"{path}.{key}" if path else str(key)
-            lines += differences(recorded.get(key, _ABSENT), given.get(key, _ABSENT), here)
-        return lines
-    if isinstance(recorded, list) and isinstance(given, list) and len(recorded) == len(given):
-        return [
-            line
-            for i, (a, b) in enumerate(zip(recorded, given, strict=True))
-            for line in differences(a, b, f"{path}[{i}]")
-        ]
-    return [] if recorded == given else [f"{path}: {_spell(recorded)} -> {_spell(given)}"]
-
-
-_ABSENT = object()
-
-
-def _spell(value: Any) -> str:
-    return "(default)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+__all__ = ["LEDGER", "Study", "claim", "database", "differences", "home", "open_study", "studies", "versions"]

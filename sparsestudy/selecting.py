@@ -116,11 +116,12 @@ def _finals_study(study: Study, spec: StudySpec) -> Study:
     """The finals in the study's own ledger: those that were begun with this very plan, or new ones."""
     known = {record.name: record for record in study.ledger.studies()}
     for record in known.values():
-        if record.name != study.name and record.spec.digest == spec.digest:
+        if record.parent == study.record.id and record.spec.digest == spec.digest:
             return Study(folder=study.folder, ledger=study.ledger, record=record)
     first = f"{study.name}-finals"
     name = next(n for n in (first, *(f"{first}-{number}" for number in range(2, len(known) + 2))) if n not in known)
-    return Study(folder=study.folder, ledger=study.ledger, record=study.ledger.create_study(name, spec))
+    record = study.ledger.create_study(name, spec, parent=study.record)
+    return Study(folder=study.folder, ledger=study.ledger, record=record)
 
 
 def _judge(study: Study, final: Study, chosen: Sequence[Any], folder: Path) -> dict[str, Any]:

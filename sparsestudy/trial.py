@@ -92,6 +92,7 @@ class Trial:
         order: Position among finished trials, the order in which the search learnt of them.
         started, finished: Seconds since the epoch.
         run_id: Its MLflow run, once there is one.
+        version: Of the study's spec, which it was suggested from.
     """
 
     number: int
@@ -106,6 +107,7 @@ class Trial:
     started: float | None = None
     finished: float | None = None
     run_id: str | None = None
+    version: int = 1
 
 
 Statistics = Mapping[str, Mapping[str, Mapping[str, float | None]]]

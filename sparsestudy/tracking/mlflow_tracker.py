@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 KEY = "sparsestudy.key"
+FAILURE = "sparsestudy.failure"
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 WAITS = "SCHEDULED"
 """Status of the runs of an interrupted study: nobody trains them now, the next launch will."""
@@ -77,6 +78,7 @@ class Tracker:
         self._client_: MlflowClient | None = None
         self._experiment = ""
         self._parent = ""
+        self._open: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
 
     def start(self) -> None:
@@ -176,6 +178,7 @@ class Tracker:
 
     def _pass(self, minimum: int) -> bool:
         """Ship one lot; returns whether there may be more."""
+        self._reopen()
         lot = self._ledger.undelivered(self._record.id, minimum=minimum)
         refused: list[Exception] = []
         for delivery in lot:
@@ -187,6 +190,12 @@ class Tracker:
         if refused:
             raise refused[0]
         return bool(lot)
+
+    def _reopen(self) -> None:
+        """A trial that is being trained again may have a run that was closed, or waited."""
+        for run_id in self._ledger.running_runs(self._record.id) - self._open:
+            self._client.update_run(run_id, status="RUNNING")
+            self._open.add(run_id)
 
     @property
     def _client(self) -> MlflowClient:
@@ -266,7 +275,16 @@ class Tracker:
         if delivery.closing:
             trajectory = self._ledger.trajectory(self._record.id, trial.number)
             self.attach(run_id, self._artifacts(trial, trajectory))
+            if trial.attempts > 1 and trial.failure is None:
+                self._forget_failure(run_id, trial)
             self._client.set_terminated(run_id, STATUS[trial.state], int(1000 * (trial.finished or 0)))
+
+    def _forget_failure(self, run_id: str, trial: Trial) -> None:
+        """What an earlier attempt said of its failure is not true of the trial any more."""
+        if FAILURE not in self._client.get_run(run_id).data.tags:
+            return
+        self._client.delete_tag(run_id, FAILURE)
+        self._client.set_tag(run_id, "mlflow.note.content", UNITS[trial.config.task])
 
     def _create(self, trial: Trial) -> str:
         config = trial.config
@@ -284,6 +302,7 @@ class Tracker:
         started = int(1000 * (trial.started or 0))
         run_id, _ = self._find_run(f"trial/{trial.number}", trial_label(config), started, tags)
         self._ledger.set_run(self._record.id, run_id, trial.number)
+        self._open.add(run_id)
         return run_id
 
 
@@ -333,6 +352,6 @@ def end_tags(trial: Trial) -> dict[str, str]:
     tags = {"sparsestudy.state": str(trial.state), "sparsestudy.epochs": str(trial.epochs)}
     tags["sparsestudy.attempts"] = str(trial.attempts)
     if trial.failure is not None:
-        tags["sparsestudy.failure"] = f"{trial.failure.kind}: {trial.failure.message}"[:5000]
+        tags[FAILURE] = f"{trial.failure.kind}: {trial.failure.message}"[:5000]
         tags["mlflow.note.content"] = f"```\n{trial.failure.traceback[-4000:]}\n```"
     return tags

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from sparsestudy.study import StudySpec
-from sparsestudy.tracking.ledger import Lease, Ledger
+from sparsestudy.tracking.leases import Lease
+from sparsestudy.tracking.ledger import Ledger
 from sparsestudy.tracking.mlflow_tracker import Tracker, epoch_metrics, headline_metrics
 from sparsestudy.trial import Failure, Measurement, Trial, TrialState, headlines
 from tests.servers import free_port, mlflow_server

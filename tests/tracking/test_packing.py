@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -62,35 +61,6 @@ def test_numbers_alone_are_written_again_and_again_and_names_once(tmp_path: Path
     assert again.trajectory(lease.study_id, 0) == sent
     assert list(again.undelivered(lease.study_id)[0].measurements) == sent
     again.close()
-
-
-def test_a_ledger_of_version_1_is_read_continued_and_then_of_version_2(tmp_path: Path) -> None:
-    ledger = Ledger.in_folder(tmp_path)
-    lease = ledger.lease(ledger.create_study("s", SPEC))
-    ledger.add_trials(lease, [config(0)])
-    ledger.start(lease, 0)
-    lease.release()
-    ledger.close()
-    with sqlite3.connect(tmp_path / "ledger.db") as connection:
-        connection.execute("DROP TABLE shapes")
-        connection.execute("UPDATE schema_version SET version = 1")
-        text = json.dumps(measurement(0).to_dict())
-        connection.execute("INSERT INTO measurements VALUES (1, 0, 1, 1000, ?, 0)", (text,))
-    connection.close()
-    ledger = Ledger.in_folder(tmp_path)
-    assert ledger.trajectory(lease.study_id, 0) == [measurement(0)]
-    assert version(tmp_path) == 1
-    ledger.record(ledger.lease(ledger.study("s")), 0, 1, [measurement(1)])
-    assert ledger.trajectory(lease.study_id, 0) == [measurement(0), measurement(1)]
-    assert version(tmp_path) == 2
-    ledger.close()
-
-
-def version(folder: Path) -> int:
-    with sqlite3.connect(folder / "ledger.db") as connection:
-        found: int = connection.execute("SELECT version FROM schema_version").fetchone()[0]
-    connection.close()
-    return found
 
 
 def test_a_shape_whose_transaction_failed_is_written_with_the_next(tmp_path: Path) -> None:
