@@ -140,9 +140,13 @@ def versions(name: str) -> list[str]:
     return [study for _, study in sorted(found) if _recorded_name(study) == name]
 
 
-def _recorded_name(study: str) -> str:
-    with open_study(study) as opened:
-        return opened.spec.name
+def _recorded_name(study: str) -> str | None:
+    """The name in the spec of a study; None while its ledger is there, but it is not in it yet."""
+    try:
+        with open_study(study) as opened:
+            return opened.spec.name
+    except NotFoundError:
+        return None
 
 
 def claim(spec: StudySpec, *, new: bool = False) -> Study:
@@ -159,14 +163,24 @@ def claim(spec: StudySpec, *, new: bool = False) -> Study:
     known = versions(spec.name)
     if known and not new:
         return _continued(spec, known)
-    taken = {*studies(), *(p.name for p in home().glob("*"))}
-    name = next(n for n in _numbered(spec.name) if n not in taken)
+    name = next(n for n in _numbered(spec.name) if not _taken(n))
     ledger = _ledger(name)
     try:
         return Study(folder=home() / name, ledger=ledger, record=ledger.create_study(name, spec))
     except ConflictError:  # another process has just taken the name
         ledger.close()
         return claim(spec, new=new)
+
+
+def _taken(name: str) -> bool:
+    """Whether there is a study of that name, finals included, or a folder with anything but an empty ledger."""
+    folder, url = home() / name, database()
+    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(LEDGER) for path in folder.iterdir())):
+        return True
+    if url is None and not (folder / LEDGER).exists():
+        return False
+    with closing(Ledger(url) if url else Ledger.in_folder(folder)) as ledger:
+        return any(record.name == name for record in ledger.studies())
 
 
 def _continued(spec: StudySpec, known: list[str]) -> Study:

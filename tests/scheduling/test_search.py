@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from sparsestudy.scheduling.retries import FailureClass
 from sparsestudy.scheduling.search import StudySearch
@@ -36,6 +38,11 @@ def spec(**search: object) -> StudySpec:
         },
         strict=False,
     )
+
+
+def space_of(*arms: str) -> SearchSpace:
+    """The part of `SPACE` that has these arms, in this order."""
+    return SearchSpace(arms=arms, parameters=tuple(p for p in SPACE.parameters if p.arm in (None, *arms)))
 
 
 def configure(number: int, parameters: Mapping[str, Scalar], seed: int) -> TrialConfig:
@@ -383,3 +390,106 @@ def test_the_search_is_the_same_after_a_retry(tmp_path: Path) -> None:
         shaken.search.ask()
         shaken.complete(config)
     assert points(shaken) == points(calm)
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe"])
+def test_more_trials_are_those_of_a_study_that_asked_for_them_at_once(tmp_path: Path, sampler: str) -> None:
+    once = Launch(tmp_path / "once", spec(sampler=sampler, trials=12))
+    once.train(99)
+    twice = Launch(tmp_path / "twice", spec(sampler=sampler, trials=7))
+    twice.train(99)
+    assert twice.search.exhausted
+    twice.die()
+    twice = Launch(tmp_path / "twice", spec(sampler=sampler, trials=12))
+    assert len(twice.train(99)) == 5
+    assert points(twice) == points(once)
+    for launch in (once, twice):
+        launch.die()
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "cmaes", "gp"])
+def test_an_arm_that_is_added_is_searched_with_the_history_of_the_others(tmp_path: Path, sampler: str) -> None:
+    launch = Launch(tmp_path, spec(sampler=sampler, trials=8), space_of("none", "dropout"))
+    launch.train(7)
+    interrupted, _ = launch.search.ask() or pytest.fail("nothing left")
+    before = points(launch)
+    launch.die()
+    launch = Launch(tmp_path, spec(sampler=sampler, trials=40), SPACE)
+    resumed, attempt = launch.search.ask() or pytest.fail("nothing left")
+    assert (resumed, attempt) == (interrupted, 2)
+    launch.complete(resumed)
+    history = launch.search._study.get_trials(deepcopy=False)
+    assert [t.params[ARM] for t in history] == [point[ARM] for point in before]
+    assert len(launch.train(99)) == 32
+    assert points(launch)[:8] == before
+    arms = [point[ARM] for point in points(launch)[8:]]
+    assert set(arms) == {"none", "dropout", "perplexity"}
+    launch.die()
+
+
+def test_arms_take_turns_and_one_that_is_added_catches_up(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, spec(arms="balanced", trials=5), space_of("none", "dropout"))
+    launch.train(99)
+    launch.die()
+    launch = Launch(tmp_path, spec(arms="balanced", trials=12), SPACE)
+    launch.train(99)
+    arms = [str(point[ARM]) for point in points(launch)]
+    assert arms[:5] == ["none", "dropout", "none", "dropout", "none"]
+    # Three of one and two of the other: two of the new one first, then whoever has fewest, in the order of the file.
+    assert arms[5:] == ["perplexity", "perplexity", "dropout", "perplexity", "none", "dropout", "perplexity"]
+    launch.die()
+
+
+def test_a_grid_that_an_arm_is_added_to_goes_on_with_its_points(tmp_path: Path) -> None:
+    seeds = Parameter(name="training.seed", domain=Choice(values=(5, 11)))
+    grid = spec(sampler="grid", trials=None)
+    launch = Launch(tmp_path, grid, SearchSpace(arms=("b",), parameters=(seeds,)))
+    launch.train(1)
+    launch.die()
+    launch = Launch(tmp_path, grid, SearchSpace(arms=("a", "b"), parameters=(seeds,)))
+    assert launch.search.total == 4
+    launch.train(99)
+    assert [(p[ARM], p["training.seed"]) for p in points(launch)] == [("b", 5), ("b", 11), ("a", 5), ("a", 11)]
+    launch.die()
+
+
+def test_a_failed_trial_that_is_tried_again_is_the_same_trial(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, spec(trials=4))
+    launch.train(1)
+    failed, _ = launch.search.ask() or pytest.fail("nothing left")
+    launch.search.finish(failed.number, TrialState.FAIL, Failure(kind="E", message="m"))
+    launch.train(99)
+    launch.ledger.retry(launch.lease)
+    launch.die()
+    launch = Launch(tmp_path, spec(trials=4))
+    assert not launch.search.exhausted
+    assert launch.train(99) == [failed]
+    trial = launch.ledger.trial(1, failed.number)
+    assert (trial.state, trial.attempts, trial.order) == (TrialState.COMPLETE, 2, 4)
+    launch.die()
+
+
+def test_what_a_trial_costs_the_ledger_does_not_grow_with_the_study(tmp_path: Path) -> None:
+    """No query of asking, recording, finishing and delivering reads a table from end to end."""
+    launch = Launch(tmp_path, spec(trials=3))
+    launch.train(1)
+    plans: list[str] = []
+
+    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            plans.extend(f"{row[-1]}  in  {statement}" for row in plan)
+
+    engine = launch.ledger._database.engine
+    event.listen(engine, "before_cursor_execute", explain)
+    launch.train(1)
+    asked, _ = launch.search.ask() or pytest.fail("nothing left")
+    launch.search.record(asked.number, [measurement(0, 0.5)])
+    for delivery in launch.ledger.undelivered(1):
+        launch.ledger.mark_delivered(1, delivery)
+    launch.ledger.running_runs(1)
+    launch.lease.renew()
+    event.remove(engine, "before_cursor_execute", explain)
+    assert len(plans) > 20
+    assert [plan for plan in plans if plan.startswith("SCAN")] == []
+    launch.die()
