@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ def test_failed_trials_are_tried_again_in_their_own_runs(
 ) -> None:
     (tmp_path / "mendable_models.py").write_text(MODELS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(tmp_path))
     broken = tmp_path / "broken"
     broken.touch()

@@ -89,7 +89,9 @@ class Tracker:
         """Ship what is left and stop; returns whether everything was delivered within ``timeout`` seconds."""
         self._closing.set()
         self._thread.join(timeout)
-        return not self._thread.is_alive() and not self._ledger.undelivered(self._record.id)
+        delivered = not self._thread.is_alive() and not self._ledger.undelivered(self._record.id)
+        self._ledger.close()  # what is said after this opens it again, and closes it
+        return delivered
 
     def finish(self, artifacts: Mapping[str, bytes], *, metrics: Mapping[str, float], complete: bool) -> None:
         """Attach the study's outcome to the parent run, and say whether the study is complete or will go on.
@@ -107,6 +109,7 @@ class Tracker:
             if trial.run_id and not trial.state.finished:
                 self._client.update_run(trial.run_id, status=WAITS)
         self._client.update_run(self._parent, status=WAITS)
+        self._ledger.close()
 
     def attach_to_study(self, paths: Iterable[Path]) -> None:
         """Attach files to the study's parent run, which stays as it is otherwise; nothing if it has none yet."""
@@ -142,6 +145,7 @@ class Tracker:
 
         self._connect()
         run_id = str(self._ledger.trial(self._record.id, number).run_id)
+        self._ledger.close()
         with tempfile.TemporaryDirectory(prefix="sparsestudy-") as folder:
             for file, content in files.items():
                 (Path(folder) / file).write_bytes(content)
