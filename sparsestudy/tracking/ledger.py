@@ -457,12 +457,14 @@ class Ledger:
         """What MLflow has not got: trials with at least ``minimum`` new epochs, and all that have finished."""
         ours = _with_attempts().where(TRIALS.c.study_id == study_id, TRIALS.c.delivered.is_(False))
         finished = ours.where(TRIALS.c.order.is_not(None)).order_by(TRIALS.c.order).limit(trials)
-        # Few trials have begun and not finished, so that only their epochs need counting.
-        begun = ours.where(TRIALS.c.order.is_(None), TRIALS.c.epochs > 0).order_by(TRIALS.c.number)
+        # Few trials have begun and not finished, so that only their epochs need counting. They are sorted here: to have
+        # them in order, SQLite would read all trials of the study.
+        begun = ours.where(TRIALS.c.order.is_(None), TRIALS.c.epochs > 0)
         with self._database.read() as connection:
             rows = [dict(row) for row in connection.execute(finished).mappings()]
             if len(rows) < trials:
-                rows += [dict(row) for row in connection.execute(begun).mappings()]
+                going = [dict(row) for row in connection.execute(begun).mappings()]
+                rows += sorted(going, key=lambda row: row["number"])
             found = []
             for row in rows:
                 query = (
