@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sparsestudy.analysis.clustered import Floats, indicators
+from sparsestudy.analysis.conditions import conditions
 from sparsestudy.analysis.evidence import Evidence
 from sparsestudy.analysis.sample import Sample, draw, full_length
 
@@ -118,7 +119,7 @@ def together(evidence: Evidence, gap: Floats, found: Sequence[Assigned], adaptiv
 
 
 def held_constant(evidence: Evidence, sample: Sample, targets: Sequence[str], *, adaptive: bool) -> Floats:
-    """Columns that the comparison holds constant, ``[m, k]``: arms, log strengths, and some layers' ``targets``.
+    """Columns the comparison holds constant, ``[m, k]``: arms, searched data, log strengths, some layers' ``targets``.
 
     Assigned at random they are not needed; they only make estimates sharper, and are left out where there are fewer
     than five configurations to a column. A sampler that learns makes targets depend on the other parameters it draws
@@ -132,8 +133,9 @@ def held_constant(evidence: Evidence, sample: Sample, targets: Sequence[str], *,
         rest = [v for n, v in parameters.items() if "/targets/" not in str(n) and not str(n).endswith("strength")]
         others += [_number(values.iloc[sample.rows]) for values in rest]
         others.append(sample.rows * 0.0 + evidence.trials["trial"].to_numpy()[sample.rows])
+    data = indicators(conditions(evidence).codes[sample.rows])[:, 1:].T
     columns = arms
-    for values in [*strengths, *others]:
+    for values in [*data, *strengths, *others]:
         wider = np.column_stack([columns, _centred(sample, values)])
         if adaptive or 5 * wider.shape[1] <= sample.configuration_count:
             columns = wider

@@ -89,6 +89,9 @@ def level(evidence: Evidence, of: Gap = "loss", *, shapes: bool = True) -> Level
     caveats = ["An association: what makes a trial sparse may widen its gap by itself."]
     if not kept.all():
         caveats.append(f"Trials stopped early are left out, for gaps grow with training: {int((~kept).sum())}.")
+    held = draw(evidence, gap, mean, kept).held
+    if held:
+        caveats.append(f"Compared are trials on the same data only ({', '.join(held)} held fixed).")
     return Level(
         gap=of,
         measure=evidence.main,
@@ -119,7 +122,7 @@ def _layer(layer: str, sample: Sample, shapes: bool) -> LayerLevel:
 
 
 def within_arms(sample: Sample, ratio: float = 0.0) -> Estimate:
-    """Slope of the gap on sparsity with arms held fixed, per 0.1 sparsity.
+    """Slope of the gap on sparsity with arms, and the data where it is searched, held fixed; per 0.1 sparsity.
 
     Args:
         sample: Trials.
@@ -127,7 +130,7 @@ def within_arms(sample: Sample, ratio: float = 0.0) -> Estimate:
     """
     if len(sample) < 3:
         return Estimate(reason=f"{len(sample)} usable trials, and it takes at least 3")
-    columns = np.column_stack([sample.sparsity, indicators(sample.arms)])
+    columns = np.column_stack([sample.sparsity, indicators(sample.cells)])
     both = whitened(np.column_stack([sample.gap, columns]), sample.configurations, ratio)
     design = Design.of(both[:, 1:], sample.configurations)
     slope = np.eye(columns.shape[1])[0]
@@ -143,6 +146,8 @@ def _one_arm(sample: Sample, arm: int, ratio: float) -> Estimate:
         arms=np.zeros(int(own.sum()), dtype=np.intp),
         names=(sample.names[arm],),
         configurations=sample.configurations[own],
+        cells=np.unique(sample.cells[own], return_inverse=True)[1].astype(np.intp),
+        held=sample.held,
     )
     return within_arms(part, ratio)
 

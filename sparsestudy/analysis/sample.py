@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsestudy.analysis.clustered import Codes, Floats
+from sparsestudy.analysis.conditions import conditions, crossed
 from sparsestudy.analysis.evidence import Evidence, Signal
 
 Gap: TypeAlias = Literal["loss", "accuracy"]
@@ -29,6 +30,9 @@ class Sample:
         arms: Number of each trial's arm, ``[m]``.
         names: Name of each arm, by number.
         configurations: Number of each trial's configuration, ``[m]``.
+        cells: What trials are compared within: number of each trial's arm and, where the study searches its data and
+            has two configurations to a cell or more, of the data too, ``[m]``.
+        held: The searched parameters of the data that cells tell apart.
     """
 
     rows: Codes
@@ -37,6 +41,8 @@ class Sample:
     arms: Codes
     names: tuple[str, ...]
     configurations: Codes
+    cells: Codes
+    held: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,9 +53,9 @@ class Sample:
         return len(np.unique(self.configurations))
 
     def within(self, values: Floats) -> Floats:
-        """Values minus the mean of their arm."""
-        count = np.bincount(self.arms, minlength=len(self.names))
-        return np.asarray(values - (np.bincount(self.arms, values) / np.maximum(count, 1))[self.arms])
+        """Values minus the mean of their cell."""
+        count = np.bincount(self.cells)
+        return np.asarray(values - (np.bincount(self.cells, values) / np.maximum(count, 1))[self.cells])
 
 
 def sparsities(evidence: Evidence) -> dict[str, Floats]:
@@ -79,6 +85,9 @@ def draw(evidence: Evidence, gap: Floats, sparsity: Floats, among: Mask) -> Samp
     trials = evidence.trials.iloc[rows]
     names, arms = np.unique(trials["arm"].to_numpy(dtype=object).astype(str), return_inverse=True)
     numbers = np.unique(trials["configuration"].to_numpy(), return_inverse=True)[1]
+    data = conditions(evidence)
+    cells = crossed(arms.astype(np.intp), data.codes[rows])
+    enough = len(rows) > 0 and len(np.unique(numbers)) >= 2 * len(np.unique(cells))
     return Sample(
         rows=rows,
         gap=gap[rows],
@@ -86,4 +95,6 @@ def draw(evidence: Evidence, gap: Floats, sparsity: Floats, among: Mask) -> Samp
         arms=arms.astype(np.intp),
         names=tuple(str(name) for name in names),
         configurations=numbers.astype(np.intp),
+        cells=cells if enough else arms.astype(np.intp),
+        held=data.names if enough else (),
     )

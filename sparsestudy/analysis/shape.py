@@ -98,7 +98,7 @@ def _means(sample: Sample) -> _Means:
     count = np.bincount(codes)
     gap, sparsity = (np.bincount(codes, values) / count for values in (sample.gap, sample.sparsity))
     arms = np.zeros(len(count), dtype=np.intp)
-    arms[codes] = sample.arms
+    arms[codes] = sample.cells
     kept = np.bincount(arms)[arms] >= 3
     return _Means(gap=gap[kept], sparsity=sparsity[kept], arms=arms[kept])
 

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from sparsestudy.analysis.clustered import Codes, Design, contrast_effect, indicators
+from sparsestudy.analysis.conditions import conditions
 from sparsestudy.analysis.evidence import Evidence
 from sparsestudy.study import StudySpec
 
@@ -101,6 +103,36 @@ def difference(of: Floats, minus: Floats) -> Difference:
     return Difference(effect=effect, low=effect - half, high=effect + half, error=math.sqrt(variance), counts=counts)
 
 
+def difference_within(of: Floats, minus: Floats, blocks: tuple[Codes, Codes]) -> Difference:
+    """The same between configurations of one block, over all blocks: least squares with a level for each block.
+
+    Args:
+        of: Means of configurations, ``[a]``.
+        minus: Those to compare with, ``[b]``.
+        blocks: The block of each, ``[a]`` and ``[b]``, such as the data it trained on.
+
+    Returns:
+        With the interval of `sparsestudy.analysis.clustered`, which allows for unequal variances; without one if no
+        block has both, or too few configurations do.
+    """
+    block = np.concatenate(blocks)
+    side = np.repeat([1.0, 0.0], [len(of), len(minus)])
+    design = Design.of(np.column_stack([side, indicators(block)]), np.arange(len(block)))
+    found = contrast_effect(design, np.concatenate([of, minus]), np.eye(1, 1 + len(np.unique(block)))[0])
+    if found.estimate is None or found.low is None or found.high is None or not found.freedom:
+        return replace(difference(of, minus), low=None, high=None, error=None)
+    error = (found.high - found.low) / 2 / float(stats.t.ppf(0.975, found.freedom))
+    counts = (len(of), len(minus))
+    return Difference(effect=found.estimate, low=found.low, high=found.high, error=error, counts=counts)
+
+
+def _blocks(evidence: Evidence, values: Floats, arms: Collection[str]) -> Codes:
+    """The data of each configuration of the arms, in the order of `by_configuration`."""
+    chosen = evidence.trials["arm"].isin(list(arms)).to_numpy() & np.isfinite(values)
+    first = np.unique(evidence.trials["configuration"].to_numpy()[chosen], return_index=True)[1]
+    return conditions(evidence).codes[chosen][first]
+
+
 def by_configuration(evidence: Evidence, values: Floats, arms: Collection[str]) -> Floats:
     """Mean of each configuration of the arms, over its replicates with a value.
 
@@ -165,7 +197,11 @@ def compare(
         names: The keys of ``arms``: this minus that.
     """
     first, second = (by_configuration(evidence, values, arms[name]) for name in names)
-    found = difference(first, second)
+    data = conditions(evidence).names
+    blocks = tuple(_blocks(evidence, values, arms[name]) for name in names) if data else ()
+    # A configuration that stands alone has its replicates counted, and is of one block.
+    blocked = len(blocks) == 2 and [len(b) for b in blocks] == [len(first), len(second)] and min(map(len, blocks)) > 0
+    found = difference_within(first, second, (blocks[0], blocks[1])) if blocked else difference(first, second)
     count = len(first) + len(second)
     status = decide(found.low, found.high, worth)
     if found.effect is None:
@@ -191,6 +227,8 @@ def compare(
     said = f"{names[0].capitalize()} against {names[1]}: {_signed(found)} {unit}".rstrip()
     said += f", over {_units(evidence, arms[names[0]], found.counts[0])}"
     said += f" and {_units(evidence, arms[names[1]], found.counts[1])}."
+    if blocked:
+        said += f" Compared on the same data ({', '.join(data)} held fixed)."
     if found.low is None:
         said += " A single trial on a side bears no interval."
     return Verdict(
