@@ -1,7 +1,7 @@
 """Where checkpoints of running trials are kept, and when one is due.
 
 A study keeps them in ``checkpoints/STUDY/TRIAL`` of its folder, or below the path or URL in SPARSESTUDY_CHECKPOINTS,
-which every worker must reach: ``/shared/folder``, ``file:///shared/folder``, ``s3://bucket/folder`` or whatever else
+which every worker must reach: ``/nfs/folder``, ``file:///nfs/folder``, ``s3://bucket/folder`` or whatever else
 `pyarrow.fs` knows, ``fsspec+PROTOCOL://`` included. They may be deleted at any time, which costs repeated epochs only,
 and they go when their trial has ended.
 

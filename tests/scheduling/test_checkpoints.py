@@ -98,8 +98,8 @@ def test_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert root(Path("results/s"), "s", 1.5) == str(tmp_path / "results" / "s" / "checkpoints" / "s")
     monkeypatch.setenv("SPARSESTUDY_CHECKPOINTS", "s3://bucket/deep/")
     assert root(tmp_path, "s", 1.5) == "s3://bucket/deep/s-5dc"
-    monkeypatch.setenv("SPARSESTUDY_CHECKPOINTS", "shared")
-    assert root(tmp_path, "s", 1.5) == f"{tmp_path}/shared/s-5dc"
+    monkeypatch.setenv("SPARSESTUDY_CHECKPOINTS", "common")
+    assert root(tmp_path, "s", 1.5) == f"{tmp_path}/common/s-5dc"
 
 
 # When
