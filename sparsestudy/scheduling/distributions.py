@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -39,3 +40,7 @@ def from_distribution(distribution: BaseDistribution) -> Domain:
     if isinstance(distribution, CategoricalDistribution):
         return Choice(values=tuple(distribution.choices))
     raise ValueError(f"no domain corresponds to {distribution!r}; allowed: float, int without log, categorical")
+
+
+# Whatever uses Optuna has a domain to translate first, and what it does is told by our own pages.
+optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study
@@ -106,6 +105,3 @@ def from_unit(u: float, distribution: BaseDistribution) -> Any:
     if isinstance(distribution, IntDistribution):
         return round(value)
     return min(max(float(f"{value:.15g}"), low), high)
-
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
