@@ -20,6 +20,7 @@ from sparsestudy.study import TaskName
 
 Number: TypeAlias = float | Tensor
 Reads: TypeAlias = Literal["activations", "weights", "logits", "features", "inputs", "nothing"]
+OverRanks: TypeAlias = Literal["sum", "gather", "same", "draws"]
 
 
 def _number(value: Any) -> Any:
@@ -69,6 +70,15 @@ class Regularizer(BaseModel, ABC):
 
     tasks: ClassVar[tuple[TaskName, ...]] = ("classification", "regression")
     """Tasks it can be used for."""
+
+    over_ranks: ClassVar[OverRanks] = "gather"
+    """How several processes that share a batch compute it as one would.
+
+    - ``sum``: it is a mean over examples, each of them by itself; each process takes the mean over its own.
+    - ``gather``: examples are seen together; each process sees those of all. Right for any method, and the dearest.
+    - ``same``: it does not depend on the examples, but on weights, gradients or losses, which all processes share.
+    - ``draws``: each process draws random numbers for its own examples, and not those that one process would draw.
+    """
 
     strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     """Allowed strengths: low included, high excluded."""
@@ -185,6 +195,7 @@ class WeightRegularizer(Regularizer):
     """
 
     reads: ClassVar[Reads] = "weights"
+    over_ranks: ClassVar[OverRanks] = "same"
 
     compares: ClassVar[bool] = False
     """Whether it compares the filters of a weight with each other: it needs two or more that see the same inputs."""

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sparsestudy.regularizers._inputs import ascend, network_and_inputs
-from sparsestudy.regularizers._regularizer import Number, Reads, Regularizer, Single
+from sparsestudy.regularizers._regularizer import Number, OverRanks, Reads, Regularizer, Single
 from sparsestudy.regularizers._step import Step, evaluating
 from sparsestudy.space import Domain, Uniform
 from sparsestudy.study import TaskName
@@ -61,6 +61,7 @@ class AdversarialTraining(Regularizer):
 
     reads: ClassVar[Reads] = "inputs"
     tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
+    over_ranks: ClassVar[OverRanks] = "sum"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=1.0, log=True)}
 

@@ -19,7 +19,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads
+from sparsestudy.regularizers._regularizer import LayerRegularizer, OverRanks, PerLayer, Reads
 from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
@@ -41,6 +41,7 @@ class AL2(LayerRegularizer):
     """Growing L2 penalty on the features, or on one layer."""
 
     reads: ClassVar[Reads] = "activations"
+    over_ranks: ClassVar[OverRanks] = "sum"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-3, high=1e-1, log=True)}
 

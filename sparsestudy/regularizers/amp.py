@@ -28,7 +28,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import Regularizer, Single
+from sparsestudy.regularizers._regularizer import OverRanks, Regularizer, Single
 from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
@@ -55,6 +55,7 @@ def clip(deltas: Sequence[Tensor], radius: float, ball: Ball = "tensor") -> list
 class AMP(Regularizer):
     """Adversarial model perturbation of all parameters."""
 
+    over_ranks: ClassVar[OverRanks] = "same"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.005, high=0.05, log=True)}
 

@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sparsestudy.measures.basis_collapse import gram
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads
+from sparsestudy.regularizers._regularizer import LayerRegularizer, OverRanks, PerLayer, Reads
 from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
@@ -53,6 +53,7 @@ class BasisCollapse(LayerRegularizer):
     """Penalty on the collapse of chosen layers."""
 
     reads: ClassVar[Reads] = "activations"
+    over_ranks: ClassVar[OverRanks] = "gather"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-4, high=1e-1, log=True)}
 

@@ -13,13 +13,14 @@ Source: Ioffe and Szegedy 2015 (arXiv 1502.03167); ``torch.nn.BatchNorm1d``, ``2
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsestudy.regularizers._parts import put_before
-from sparsestudy.regularizers._regularizer import Regularizer
+from sparsestudy.regularizers._regularizer import OverRanks, Regularizer
 from sparsestudy.regularizers._step import Layer, Network, match
 
 NORMS = (
@@ -45,6 +46,8 @@ def norm_for(shape: tuple[int, ...]) -> type[nn.Module] | None:
 
 class BatchNorm(Regularizer):
     """Batch norm before the non-linearity of the chosen layers."""
+
+    over_ranks: ClassVar[OverRanks] = "gather"
 
     layers: tuple[str, ...] | None = Field(None, strict=False, description="Layer patterns it acts on; None: all.")
     momentum: float = Field(0.1, gt=0, le=1, description="Weight of the newest batch in the running averages.")

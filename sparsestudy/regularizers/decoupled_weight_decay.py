@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import Regularizer, Single
+from sparsestudy.regularizers._regularizer import OverRanks, Regularizer, Single
 from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
@@ -39,6 +39,7 @@ def shrink(weight: Tensor, share: float) -> None:
 class DecoupledWeightDecay(Regularizer):
     """Decoupled decay of all weights."""
 
+    over_ranks: ClassVar[OverRanks] = "same"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-4, high=0.3, log=True)}
 

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import Regularizer, Single
+from sparsestudy.regularizers._regularizer import OverRanks, Regularizer, Single
 from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
@@ -62,6 +62,7 @@ def scaled_mask(keep: Tensor, p: float) -> Tensor:
 class DropGrad(Regularizer):
     """Noise on the gradient of all parameters."""
 
+    over_ranks: ClassVar[OverRanks] = "same"
     strength_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=0.5)}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.utils.hooks import RemovableHandle
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer
+from sparsestudy.regularizers._regularizer import LayerRegularizer, OverRanks, PerLayer
 from sparsestudy.regularizers._step import Layer
 from sparsestudy.space import Domain, Uniform
 
@@ -22,6 +22,7 @@ from sparsestudy.space import Domain, Uniform
 class Dropout(LayerRegularizer):
     """Dropout after the chosen layers."""
 
+    over_ranks: ClassVar[OverRanks] = "draws"
     strength_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=0.7)}
 

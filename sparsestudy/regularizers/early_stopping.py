@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from sparsestudy.regularizers._regularizer import Regularizer
+from sparsestudy.regularizers._regularizer import OverRanks, Regularizer
 from sparsestudy.space import Domain, Integer
 
 
@@ -40,6 +40,7 @@ def epochs_without_improvement(losses: Sequence[float], min_delta: float = 0.0) 
 class EarlyStopping(Regularizer):
     """End of training by the validation loss."""
 
+    over_ranks: ClassVar[OverRanks] = "same"
     search: ClassVar[dict[str, Domain]] = {"patience": Integer(low=3, high=20)}
 
     patience: int = Field(10, gt=0, description="Epochs in a row without improvement after which training ends.")

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sparsestudy.measures.filter_correlation import FilterCorrelation as Statistic
 from sparsestudy.measures.filter_correlation import correlation
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads, is_zero
+from sparsestudy.regularizers._regularizer import LayerRegularizer, OverRanks, PerLayer, Reads, is_zero
 from sparsestudy.regularizers._step import Step
 from sparsestudy.regularizers.basis_collapse import collapse
 from sparsestudy.space import Domain, Uniform
@@ -55,6 +55,7 @@ class FilterCorrelation(LayerRegularizer):
     """Penalty on the correlation between the filters of chosen layers."""
 
     reads: ClassVar[Reads] = "activations"
+    over_ranks: ClassVar[OverRanks] = "gather"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-2, high=3.0, log=True)}
 

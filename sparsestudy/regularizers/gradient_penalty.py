@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sparsestudy.regularizers._inputs import network_and_inputs, squared_norms
-from sparsestudy.regularizers._regularizer import Reads, Regularizer, Single
+from sparsestudy.regularizers._regularizer import OverRanks, Reads, Regularizer, Single
 from sparsestudy.regularizers._step import Step, evaluating
 from sparsestudy.space import Domain, Uniform
 
@@ -57,6 +57,7 @@ class GradientPenalty(Regularizer):
     """Penalty on the largest gradients of the outputs with respect to the inputs."""
 
     reads: ClassVar[Reads] = "inputs"
+    over_ranks: ClassVar[OverRanks] = "gather"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-4, high=1e-1, log=True)}
 

@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sparsestudy.regularizers._regularizer import Number, Reads, Regularizer, Single
+from sparsestudy.regularizers._regularizer import Number, OverRanks, Reads, Regularizer, Single
 from sparsestudy.regularizers._step import Memory, Network, Step
 from sparsestudy.space import Domain, Uniform
 from sparsestudy.study import TaskName
@@ -112,6 +112,7 @@ class ISDA(Regularizer):
 
     reads: ClassVar[Reads] = "features"
     tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
+    over_ranks: ClassVar[OverRanks] = "gather"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=0.5, log=True)}
 

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads
+from sparsestudy.regularizers._regularizer import LayerRegularizer, OverRanks, PerLayer, Reads
 from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
@@ -42,6 +42,7 @@ class L1Activity(LayerRegularizer):
     """L1 penalty on the activations of chosen layers."""
 
     reads: ClassVar[Reads] = "activations"
+    over_ranks: ClassVar[OverRanks] = "sum"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-6, high=1e-2, log=True)}
 

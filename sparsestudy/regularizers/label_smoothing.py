@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-from sparsestudy.regularizers._regularizer import Reads, Regularizer, Single
+from sparsestudy.regularizers._regularizer import OverRanks, Reads, Regularizer, Single
 from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 from sparsestudy.study import TaskName
@@ -39,6 +39,7 @@ class LabelSmoothing(Regularizer):
 
     reads: ClassVar[Reads] = "logits"
     tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
+    over_ranks: ClassVar[OverRanks] = "sum"
     strength_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.01, high=0.4)}
 

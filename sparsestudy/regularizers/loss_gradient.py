@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sparsestudy.regularizers._inputs import network_and_inputs
-from sparsestudy.regularizers._regularizer import Reads, Regularizer, Single
+from sparsestudy.regularizers._regularizer import OverRanks, Reads, Regularizer, Single
 from sparsestudy.regularizers._step import Step, evaluating
 from sparsestudy.space import Domain, Uniform
 from sparsestudy.study import TaskName
@@ -63,6 +63,7 @@ class LossGradient(Regularizer):
 
     reads: ClassVar[Reads] = "inputs"
     tasks: ClassVar[tuple[TaskName, ...]] = ("classification",)
+    over_ranks: ClassVar[OverRanks] = "sum"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-3, high=1.0, log=True)}
 

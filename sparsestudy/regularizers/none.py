@@ -5,8 +5,12 @@ Source: textbook.
 
 from __future__ import annotations
 
-from sparsestudy.regularizers._regularizer import Regularizer
+from typing import ClassVar
+
+from sparsestudy.regularizers._regularizer import OverRanks, Regularizer
 
 
 class Unregularized(Regularizer):
     """Adds nothing to the loss and leaves the network alone."""
+
+    over_ranks: ClassVar[OverRanks] = "same"

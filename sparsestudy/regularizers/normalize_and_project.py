@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsestudy.regularizers._parts import put_before
-from sparsestudy.regularizers._regularizer import Regularizer
+from sparsestudy.regularizers._regularizer import OverRanks, Regularizer
 from sparsestudy.regularizers._step import Layer, Step, match
 
 Norm = Literal["layer_norm", "rms_norm"]
@@ -66,6 +66,8 @@ def project(weight: Tensor, length: Tensor) -> None:
 
 class NormalizeAndProject(Regularizer):
     """Norms before the non-linearities of the chosen layers, and projection of all weights."""
+
+    over_ranks: ClassVar[OverRanks] = "same"
 
     layers: tuple[str, ...] | None = Field(None, strict=False, description="Layers to normalise; None: all.")
     norm: Norm = Field("layer_norm", description="layer_norm or rms_norm.")

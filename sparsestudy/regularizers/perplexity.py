@@ -26,7 +26,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from sparsestudy.measures.perplexity import Axis, Normalise, perplexity_sparsity
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer, Reads, Target
+from sparsestudy.regularizers._regularizer import LayerRegularizer, OverRanks, PerLayer, Reads, Target
 from sparsestudy.regularizers._step import Step, match
 from sparsestudy.space import Domain, Uniform
 
@@ -66,6 +66,7 @@ class Perplexity(LayerRegularizer):
     """Penalty on the perplexity sparsity of chosen layers, with an optional target for each."""
 
     reads: ClassVar[Reads] = "activations"
+    over_ranks: ClassVar[OverRanks] = "gather"
     search: ClassVar[dict[str, Domain]] = {
         "strength": Uniform(low=1e-3, high=10.0, log=True),
         "targets": Uniform(low=0.2, high=0.8),

@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sparsestudy.regularizers._inputs import ascend, network_and_inputs
-from sparsestudy.regularizers._regularizer import Number, Reads, Regularizer, Single
+from sparsestudy.regularizers._regularizer import Number, OverRanks, Reads, Regularizer, Single
 from sparsestudy.regularizers._step import Step, evaluating
 from sparsestudy.space import Domain, Uniform
 
@@ -67,6 +67,7 @@ class PerturbationPenalty(Regularizer):
     """Penalty on the largest rises of the outputs under perturbations of bounded L2 norm."""
 
     reads: ClassVar[Reads] = "inputs"
+    over_ranks: ClassVar[OverRanks] = "gather"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.01, high=0.3, log=True)}
 

@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer
+from sparsestudy.regularizers._regularizer import LayerRegularizer, OverRanks, PerLayer
 from sparsestudy.regularizers._step import Layer
 from sparsestudy.space import Domain, Uniform
 
@@ -63,6 +63,7 @@ def sparseout(inputs: Tensor, keep: Tensor, p: float, q: float = 2.0, gradient: 
 class Sparseout(LayerRegularizer):
     """Sparseout after the chosen layers."""
 
+    over_ranks: ClassVar[OverRanks] = "draws"
     strength_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=0.2), "q": Uniform(low=1.0, high=3.0)}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.utils.hooks import RemovableHandle
 
-from sparsestudy.regularizers._regularizer import LayerRegularizer, PerLayer
+from sparsestudy.regularizers._regularizer import LayerRegularizer, OverRanks, PerLayer
 from sparsestudy.regularizers._step import Layer
 from sparsestudy.space import Domain, Uniform
 
@@ -39,6 +39,7 @@ def drop_maps(activations: Tensor, p: float, training: bool = True) -> Tensor:
 class SpatialDropout(LayerRegularizer):
     """Spatial dropout after the chosen layers."""
 
+    over_ranks: ClassVar[OverRanks] = "draws"
     strength_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=0.05, high=0.5)}
 

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import Regularizer
+from sparsestudy.regularizers._regularizer import OverRanks, Regularizer
 from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
@@ -65,6 +65,7 @@ def project(rows: Tensor, bound: float) -> Tensor:
 class SpectralProjection(Regularizer):
     """Bound on the singular values of all weights."""
 
+    over_ranks: ClassVar[OverRanks] = "same"
     search: ClassVar[dict[str, Domain]] = {"tau": Uniform(low=0.8, high=2.5, log=True)}
 
     tau: float = Field(1.0, gt=0, description="Bound that the singular values approach.")

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparsestudy.regularizers._regularizer import Reads, Regularizer, Single
+from sparsestudy.regularizers._regularizer import OverRanks, Reads, Regularizer, Single
 from sparsestudy.regularizers._step import Step
 from sparsestudy.space import Domain, Uniform
 
@@ -36,6 +36,7 @@ class WeightDecay(Regularizer):
     """Coupled weight decay on all weights."""
 
     reads: ClassVar[Reads] = "weights"
+    over_ranks: ClassVar[OverRanks] = "same"
     strength_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
     search: ClassVar[dict[str, Domain]] = {"strength": Uniform(low=1e-5, high=1e-1, log=True)}
 

@@ -26,9 +26,11 @@ from sparsestudy.study import ScheduleSpec, TrainingSpec, derive_seed
 from sparsestudy.training import data, models
 from sparsestudy.training.checkpoint import Checkpoint, opened
 from sparsestudy.training.data import Dataset, Split
+from sparsestudy.training.distributed import ALONE, Group
 from sparsestudy.training.inspection import Inspection, Place, nested
 from sparsestudy.training.probe import Probe, changes_in_place, find_layers
 from sparsestudy.training.snapshot import take
+from sparsestudy.training.synced import synchronise
 from sparsestudy.training.tasks import TASKS
 from sparsestudy.training.update import Updater, mixed
 from sparsestudy.training.weights import pack
@@ -69,10 +71,14 @@ class Trainer:
         config: What to train.
         resume: A checkpoint to go on from: what `checkpoint` gave, or the path of a file with it.
         adopt: Whether the checkpoint may be that of another configuration with the same network and methods.
+        group: The processes that train it together. In all of them the measurements are the same, but only that of the
+            first rank has measures of weights and of the network as a whole; only there are `weights` kept.
+        micro_batches: See `sparsestudy.training.update.Updater`.
 
     Raises:
         CheckpointError: The checkpoint is damaged, or that of another configuration; when iteration begins: it does
             not fit the network.
+        ValueError: The processes cannot share its batches; when iteration begins: micro-batches would change them.
 
     Attributes:
         model: The network; trained as far as the iteration has come.
@@ -81,8 +87,16 @@ class Trainer:
         weights: Those that the configuration asks to keep, so far, as a safetensors file; empty if none.
     """
 
-    def __init__(self, config: TrialConfig, resume: bytes | Path | None = None, *, adopt: bool = False) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: TrialConfig,
+        resume: bytes | Path | None = None,
+        *,
+        adopt: bool = False,
+        group: Group = ALONE,
+        micro_batches: int = 1,
+    ) -> None:
+        self.config, self._group, self._micro_batches = config, group, micro_batches
         self._start = opened(resume, config, adopt=adopt) if resume is not None else None
         # Part of the configuration, because the order of additions, and so the last bit, depends on it.
         torch.set_num_threads(config.threads)
@@ -93,6 +107,9 @@ class Trainer:
             torch.manual_seed(derive_seed(config.seed, "weights"))
             self.model = models.build(config.model, self.dataset.input_shape, self.dataset.outputs)
         self.model.to(device=config.device, dtype=dtype)
+        group.check(
+            train=len(self.dataset.train), validation=len(self.dataset.search), probe=config.measures.probe_size
+        )
         self._train, self._search = (_to(s, config.device, dtype) for s in (self.dataset.train, self.dataset.search))
         chosen = {name: measures.get(name) for name in config.measures.names}
         self._statistics = {name: s for name, s in chosen.items() if isinstance(s, LayerStatistic)}
@@ -145,6 +162,8 @@ class Trainer:
                 for handle in method.install(model, layers):
                     stack.callback(handle.remove)
             model.to(self._train.inputs)
+            self._group.agree(model)
+            synchronise(model, self._group)
             inspection = Inspection.of(model, config)
             reads = any(method.reads == "activations" for method in methods)
             with mixed(self._train.inputs.device, config.training.precision):
@@ -158,6 +177,7 @@ class Trainer:
             update = Updater(
                 model, methods, optimizer, self._task.loss, penalized,
                 seed=config.seed, precision=config.training.precision, epochs=config.training.epochs,
+                group=self._group, micro_batches=self._micro_batches,
             )  # fmt: skip
             if self._start is not None:
                 self._start.restore(model, optimizer, update.memories)
@@ -169,10 +189,11 @@ class Trainer:
                 measurement = measure(last)
                 losses.append(measurement.validation_loss)
                 self.done = last or any(method.stops(losses) for method in methods)
-                if self.done and not measurement.statistics:
+                if self.done and not last and epoch % config.measures.every:
                     measurement = measure(True)  # nobody knew before that this epoch would be the last
                 better = len(losses) == 1 or losses[-1] < min(losses[:-1])  # of equals the first, as `headlines` has it
-                if (config.keep == "best" and better) or (config.keep == "final" and self.done):
+                kept = (config.keep == "best" and better) or (config.keep == "final" and self.done)
+                if kept and self._group.first:
                     self.weights = pack(model)
                 self._state = optimizer, update
                 yield measurement
@@ -198,6 +219,7 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
             batches = self._shuffled_batches()
+            self._group.seed(self.config.seed, "epoch", epoch)
             for step, (inputs, labels) in enumerate(batches):
                 progress = epoch + step / len(batches)
                 rate = spec.optimizer.lr * schedule_factor(spec.schedule, progress, spec.epochs)
@@ -230,7 +252,7 @@ class Trainer:
         results = self._evaluate("train", self._train, TRAIN_EXAMPLES_EVALUATED, measured)
         results |= self._evaluate("validation", self._search, len(self._search.labels), measured)
         probe.enabled = False
-        if measured:
+        if measured and self._group.first:
             results |= inspection.values(self.model, {"train": self._train, "validation": self._search})
         # The only copy off the device in the whole epoch.
         mean_penalty, *values = torch.stack([v.double() for v in (penalty, *results.values())]).tolist()
@@ -270,12 +292,15 @@ class Trainer:
         found = torch.zeros((), dtype=torch.float64, device=inputs.device)
         for start in range(0, len(labels), probe_size):
             self._measuring = start == 0  # the probe set is the first chunk
-            chunk = slice(start, start + probe_size)
+            chunk = self._group.part(start, min(start + probe_size, len(labels)))
+            if chunk.start == chunk.stop:
+                continue
             logits = self.model(inputs[chunk])
             found = found + self._task.sums(logits, labels[chunk])
             for key, statistic in chosen.items():
                 sums = statistic.update(logits, labels[chunk])
                 answers[key] = measures.merge(answers[key], sums) if key in answers else sums
+        found = self._add_up(found, [*self._sums.values(), *answers.values()])
         loss, accuracy = self._task.results(found)
         values = {(name, "", "loss"): loss, (name, "", "accuracy"): accuracy}
         for (layer, key), sums in self._sums.items():
@@ -283,6 +308,14 @@ class Trainer:
         for key, sums in answers.items():
             values |= {("network", name, output): v for output, v in self._answers[key].compute(sums).items()}
         return values
+
+    def _add_up(self, found: Tensor, sums: list[measures.Sums]) -> Tensor:
+        """Add the sums of all ranks, those of statistics in their places; returns that of the first."""
+        places = [(each, name) for each in sums for name in each]
+        total, *values = self._group.added_up([found, *(each[name] for each, name in places)])
+        for (each, name), value in zip(places, values, strict=True):
+            each[name] = value
+        return total
 
     def _on_activation(self, layer: str, activations: Tensor) -> None:
         if self._measuring:

@@ -7,6 +7,7 @@ import importlib
 import itertools
 import math
 from collections import UserDict
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -272,6 +273,60 @@ def test_vmap_over_strengths_and_targets_equals_a_loop(name: str, sign: int) -> 
     expected = torch.stack([penalty(*pair) for pair in zip(strengths.tolist(), targets.tolist(), strict=True)])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert expected.max() > 0
+
+
+# Examples that several processes share
+
+
+def of_examples(step: Step, rows: slice) -> Step:
+    """What a process sees that has only these examples."""
+    assert step.logits is not None
+    assert step.labels is not None
+    assert step.features is not None
+    assert step.inputs is not None
+    return replace(
+        step,
+        activations={name: activations[rows] for name, activations in step.activations.items()},
+        logits=step.logits[rows],
+        labels=step.labels[rows],
+        features=step.features[rows],
+        inputs=step.inputs[rows],
+        memory={},
+    )
+
+
+def in_parts(method: Regularizer) -> tuple[Tensor, Tensor, Tensor]:
+    """The penalty of five examples, of the first two and of the others."""
+    activations = torch.cat([noise(2, 3, 2, 2), noise(3, 3, 2, 2, seed=1) * 2])
+    step = awkward_step(activations, noise(4, 3))
+    found = [method.penalty(of_examples(step, rows)) for rows in (slice(0, 5), slice(0, 2), slice(2, 5))]
+    whole, first, second = (torch.zeros((), dtype=torch.float64) if p is None else p for p in found)
+    return whole, first, second
+
+
+@every_method
+def test_depends_on_examples_as_it_says(name: str) -> None:
+    kind = regularizers.kind(name).over_ranks
+    found = [in_parts(method) for method in variants(name)]
+    adds_up = [torch.allclose((2 * first + 3 * second) / 5, whole, rtol=1e-9) for whole, first, second in found]
+    ignores = [torch.allclose(first, second, rtol=1e-9) for _, first, second in found]
+    if name in WITH_PENALTY:
+        # What is a mean over examples need not be gathered, and what depends on none need not be computed twice.
+        assert {"sum": all(adds_up) and not any(ignores), "same": all(ignores), "gather": not all(adds_up)}[kind]
+    else:
+        assert kind in ("same", "draws") or name == "batch_norm"
+
+
+@every_method
+def test_draws_for_examples_if_it_says_so(name: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 2))
+    inputs = noise(5, 3).float()
+    regularizers.get(name).install(model, find_layers(model, inputs))
+    outputs = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        outputs.append(model.train()(inputs))
+    assert (regularizers.kind(name).over_ranks == "draws") == (not torch.equal(*outputs))
 
 
 # Parameters
