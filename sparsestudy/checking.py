@@ -26,6 +26,7 @@ from sparsestudy.study import (
     DataSpec,
     MethodSpec,
     ModelSpec,
+    ResourcesSpec,
     Section,
     StoppingSpec,
     StudySpec,
@@ -34,6 +35,7 @@ from sparsestudy.study import (
 )
 from sparsestudy.training import data, models
 from sparsestudy.training.probe import discover, expand
+from sparsestudy.training.synced import obstacle_to_sharing
 from sparsestudy.trial import MEASURED, SCALARS, SEED, objective_names
 from sparsestudy.values import AUTO
 
@@ -77,11 +79,8 @@ class Checker:
         if "selection" not in self.draft.broken:
             self._selection()
         self._training()
-        if self.spec.resources.workers > 1:
-            self.add(
-                ("resources", "workers"),
-                f"trials of several workers are not available yet, got {self.spec.resources.workers}; allowed: 1",
-            )
+        if "resources" not in self.draft.broken and self.spec.resources.workers > 1:
+            self._workers()
 
     def space(self) -> SearchSpace:
         """The space of the arms and of the further parameters."""
@@ -314,8 +313,9 @@ class Checker:
 
     def _try(self, here: Path_, value: Scalar, changed: Section) -> None:
         if isinstance(changed, TrainingSpec):
-            known = _contradictions(self.spec.training, self.spec.stopping)
-            for path, message in _contradictions(changed, self.spec.stopping):
+            others = self.spec.stopping, self.spec.resources
+            known = _contradictions(self.spec.training, *others)
+            for path, message in _contradictions(changed, *others):
                 if path not in [p for p, _ in known]:
                     self.add(here, f"{shown(value)} does not go with {spell(path)}: {message}")
             return
@@ -392,16 +392,37 @@ class Checker:
 
     def _training(self) -> None:
         if "training" not in self.draft.broken:
-            for path, message in _contradictions(self.spec.training, self.spec.stopping):
+            for path, message in _contradictions(self.spec.training, self.spec.stopping, self.spec.resources):
                 self.add(path, message)
+
+    def _workers(self) -> None:
+        """What several workers of a trial need: examples for each, a GPU for each or for none, norms they can share."""
+        workers, gpus = self.spec.resources.workers, self.spec.resources.gpus
+        if gpus not in (0, workers):
+            text = f"{workers} workers need a GPU each or none, so {workers} or 0 for a trial, got {shown(gpus)}"
+            self.add(("resources", "gpus"), text)
+        least = f"needs at least an example for each of the {workers} workers of a trial, got"
+        if "measures" not in self.draft.broken and self.spec.measures.probe_size < workers:
+            self.add(("measures", "probe_size"), f"{least} {self.spec.measures.probe_size}")
+        if self.dataset is not None:
+            for path, split in ((("data", "train_size"), "train"), (("data", "splits", "search"), "search")):
+                if (examples := len(getattr(self.dataset, split))) < workers:
+                    self.add(path, f"{least} {examples}")
+        if self.model is not None and (obstacle := obstacle_to_sharing(self.model)):
+            self.add(("resources", "workers"), obstacle)
 
 
 _WHOLE = "needs a whole number"
 
 
-def _contradictions(training: TrainingSpec, stopping: StoppingSpec) -> list[tuple[Path_, str]]:
+def _contradictions(
+    training: TrainingSpec, stopping: StoppingSpec, resources: ResourcesSpec
+) -> list[tuple[Path_, str]]:
     """Settings of training that are allowed each, but not together."""
     found: list[tuple[Path_, str]] = []
+    if training.batch_size < resources.workers:
+        message = f"needs an example for each of the {resources.workers} workers of a trial, got {training.batch_size}"
+        found.append((("training", "batch_size"), message))
     epochs, warmup, optimizer = training.epochs, training.schedule.warmup_epochs, training.optimizer
     less = f"must be less than the {epochs} epochs of a trial, got"
     if warmup >= epochs:

@@ -79,6 +79,7 @@ class Plan:
                 "measures": spec.measured.model_dump(mode="json"),
                 "seed": seed,
                 "threads": spec.resources.cpus,
+                "workers": spec.resources.workers,
                 "device": "cuda" if spec.resources.gpus else "cpu",
                 "task": self.task,
             }
@@ -251,7 +252,7 @@ def estimate(plan: Plan) -> Estimate:
         next(trainer)
         found[arm] = time.perf_counter() - started
     resources = plan.spec.resources
-    concurrent = max(1, (os.cpu_count() or 1) // resources.cpus)
+    concurrent = max(1, (os.cpu_count() or 1) // (resources.cpus * resources.workers))
     concurrent = min(concurrent, resources.concurrent or concurrent, plan.trials)
     trial = plan.spec.training.epochs * sum(found.values()) / len(found) + TRIAL_OVERHEAD_SECONDS
     return Estimate(

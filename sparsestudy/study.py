@@ -210,9 +210,12 @@ class StoppingSpec(Section):
 class ResourcesSpec(Section):
     """What one trial occupies."""
 
-    cpus: int = Field(1, gt=0, description="CPU cores, and threads, of one trial.")
-    gpus: float = Field(0, ge=0, description="GPUs of one trial; fractions share a GPU.")
-    workers: int = Field(1, gt=0, description="Processes of one trial.")
+    cpus: int = Field(1, gt=0, description="CPU cores, and threads, of one process of a trial.")
+    gpus: float = Field(0, ge=0, description="GPUs of one trial, one for each worker; fractions share a GPU.")
+    workers: int = Field(1, gt=0, description="Processes of one trial, which share every batch between them.")
+    placement: Literal["node", "cluster"] = Field(
+        "node", description="Where the workers of a trial are: on one machine, or on any of the cluster."
+    )
     concurrent: int | None = Field(None, gt=0, description="Most trials at once; default: as many as fit.")
 
 

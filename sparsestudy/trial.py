@@ -33,6 +33,7 @@ class TrialConfig(Section):
     measures: MeasuresSpec
     seed: int = Field(ge=0, description="Seed of this trial's weights, shuffles and noise.")
     threads: int = Field(1, gt=0, description="Threads of one process; part of what makes numbers repeatable.")
+    workers: int = Field(1, gt=0, description="Processes that train it together; rounding, and draws, depend on it.")
     device: Literal["cpu", "cuda"] = "cpu"
     keep: Literal["none", "best", "final"] = Field(
         "none", description="Which weights to keep: of the epoch of lowest validation loss, or of the last one."

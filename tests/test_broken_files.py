@@ -41,7 +41,7 @@ measures:
 selection:
   finalists: -1
 resources:
-  workers: 2
+  {workers: 2, gpus: 0.5}
 budget:
   minutes: soon
 """
@@ -66,7 +66,7 @@ compute/skipped; did you mean 'best/validation/accuracy'?
   line 19: measures.main: 'zero' is not measured; allowed: perplexity, perplexity_inter, perplexity_intra, \
 perplexity_image, perplexity_silent, zero_fraction, dead_fraction
   line 21: selection.finalists: needs a number > 0, got -1
-  line 23: resources.workers: trials of several workers are not available yet, got 2; allowed: 1
+  line 23: resources.gpus: 2 workers need a GPU each or none, so 2 or 0 for a trial, got 0.5
   line 25: budget.minutes: needs a number, got "soon"
 """
 
@@ -76,6 +76,12 @@ def deep(input_shape: tuple[int, ...], classes: int, depth: int = 1) -> nn.Modul
     width = input_shape[0] * input_shape[1] * input_shape[2]
     hidden = [module for _ in range(depth) for module in (nn.Linear(width, width), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, classes))
+
+
+def normed(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A network with a batch norm that norms by the batch in evaluation too, for the table."""
+    norm = nn.BatchNorm1d(8, track_running_stats=False)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), norm, nn.ReLU(), nn.Linear(8, classes))
 
 
 def labelled(kind: str) -> tuple[Tensor, Tensor]:

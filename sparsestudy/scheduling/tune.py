@@ -32,6 +32,7 @@ from sparsestudy import snapshot
 from sparsestudy.errors import ConflictError, SparseStudyError, TrackingError
 from sparsestudy.files import replace
 from sparsestudy.scheduling import checkpoints
+from sparsestudy.scheduling.actors import places, spread
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.scheduling.retries import FailureClass
 from sparsestudy.scheduling.search import StudySearch
@@ -82,6 +83,7 @@ class LedgerSearcher(_Bound, Searcher):
             "metric": spec.search.objectives[0].per_epoch,
             "rungs": rungs(spec),
             "snapshot": spec.measures.snapshots != "none",
+            "spread": spread(spec.resources),
         }
 
     def _ask(self) -> list[tuple[TrialConfig, int, int]]:
@@ -324,16 +326,18 @@ def slots(spec: StudySpec) -> int:
     Raises:
         ConflictError: Not even one does.
     """
-    available, needs = ray.cluster_resources(), spec.resources
-    fits = [int(available.get("CPU", 0) // needs.cpus)]
-    if needs.gpus:
-        fits.append(int(available.get("GPU", 0) / needs.gpus + 1e-9))
-    if not min(fits):
+    needs, available = spec.resources, ray.cluster_resources()
+    wanted = {"CPU": needs.cpus * needs.workers, "GPU": needs.gpus}
+    nodes = [available] if spread(needs) else [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = sum(min(int(node.get(k, 0) / v + 1e-9) for k, v in wanted.items() if v) for node in nodes)
+    if not fits:
+        has = f"{available.get('CPU', 0):g} and {available.get('GPU', 0):g}"
+        together = " on one machine" if len(nodes) > 1 else ""
         raise ConflictError(
-            f"a trial needs {needs.cpus} CPUs and {needs.gpus:g} GPUs, the cluster has "
-            f"{available.get('CPU', 0):g} and {available.get('GPU', 0):g}; change resources in the study file"
+            f"a trial needs {wanted['CPU']} CPUs and {wanted['GPU']:g} GPUs{together}, the cluster has {has}; "
+            f"change resources in the study file"
         )
-    return min(*fits, needs.concurrent or fits[0])
+    return min(fits, needs.concurrent or fits)
 
 
 def execute(
@@ -363,14 +367,13 @@ def execute(
     # All workers start at once; Tune's default is one after the other.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(progress.slots)
     recorder = Recorder(search, lease, progress, folder, kept)
-    resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
     with (
         tempfile.TemporaryDirectory(prefix="sparsestudy-") as scratch,
         _patient_reuse(),
         _signals(recorder.stopping, progress),
     ):
         tuner = Tuner(
-            tune.with_resources(TrialWorker, resources),
+            tune.with_resources(TrialWorker, places(spec.resources)),
             tune_config=TuneConfig(
                 search_alg=LedgerSearcher(search, progress.slots, recorder, kept),
                 scheduler=_scheduler(spec),

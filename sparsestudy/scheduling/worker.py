@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,7 +25,10 @@ import ray
 from ray.tune import Trainable
 
 from sparsestudy.errors import CheckpointError
+from sparsestudy.scheduling.actors import ActorRanks
 from sparsestudy.scheduling.checkpoints import Keeper
+from sparsestudy.scheduling.processes import LocalRanks
+from sparsestudy.scheduling.ranks import JointTrainer, RankFailedError, Ranks
 from sparsestudy.scheduling.retries import classify
 from sparsestudy.training.loop import Trainer
 from sparsestudy.trial import Measurement, TrialConfig
@@ -37,10 +41,14 @@ METRIC, EPOCHS, PARCEL, ENDED, SNAPSHOT, WEIGHTS = "objective", "epochs", "parce
 
 
 class TrialWorker(Trainable):
-    """One worker process: trains one configuration after another, and reports parcels of epochs."""
+    """One worker process: trains one configuration after another, and reports parcels of epochs.
+
+    A trial of several processes is trained by those, which it starts and keeps.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial."""
+        self._ranks: Ranks | None = None
         self._told = False
         self._take(config)
         self._heed_signals()
@@ -54,7 +62,7 @@ class TrialWorker(Trainable):
         self._task = config
         self._config = TrialConfig.model_validate_json(config["trial"])
         self._keeper = Keeper.of(config.get("checkpoints"))
-        self._trainer: Trainer | None = None
+        self._trainer: Trainer | JointTrainer | None = None
         self._measurements: Iterator[Measurement] | None = None
         self._unconfirmed: list[Measurement] = []
         self._standings: dict[int, float] = {}
@@ -88,6 +96,8 @@ class TrialWorker(Trainable):
                 snapshot = self._snapshot(ended)
             if ended["complete"] and self._trainer is not None:
                 weights = self._trainer.weights
+        except RankFailedError as error:
+            ended = {**asdict(error.failure), "class": error.kind}
         except Exception as error:
             # Reported as a result rather than raised, so that the class and the message arrive as they are and the
             # worker lives on for the next trial.
@@ -130,7 +140,7 @@ class TrialWorker(Trainable):
         """Find a checkpoint to go on from; returns the measurements from there on, or all."""
         for content in self._keeper.contents():
             try:
-                self._adopt(Trainer(self._config, content))
+                self._adopt(self._made(content))
             except CheckpointError as error:
                 logger.warning("trial %d does not go on from a checkpoint: %s", self._config.number, error)
                 continue
@@ -138,10 +148,19 @@ class TrialWorker(Trainable):
             first = self._trainer.epochs - len(self._trainer.notes["unconfirmed"])
             if first <= self._task["recorded"]:
                 return self._rest()
-        self._adopt(Trainer(self._config))
+        self._adopt(self._made())
         return self._rest()
 
-    def _adopt(self, trainer: Trainer) -> None:
+    def _made(self, resume: bytes | None = None, *, adopt: bool = False) -> Trainer | JointTrainer:
+        """The trainer of the trial, in this process or in several."""
+        if self._config.workers == 1:
+            return Trainer(self._config, resume, adopt=adopt)
+        if self._ranks is None:
+            kind = ActorRanks if self._task.get("spread") else LocalRanks
+            self._ranks = kind(self._config.workers, self._config.device)
+        return self._ranks.start(self._config, resume=resume, adopt=adopt)
+
+    def _adopt(self, trainer: Trainer | JointTrainer) -> None:
         self._trainer = trainer
         self._keeper.started(trainer.epochs)
         self._standings = {int(rung): value for rung, value in trainer.notes.get("standings", {}).items()}
@@ -157,7 +176,7 @@ class TrialWorker(Trainable):
         except CheckpointError as error:
             # The network is another one than that of the last launch, though the configuration is the same.
             logger.warning("trial %d starts again: %s", self._config.number, error)
-            self._adopt(Trainer(self._config))
+            self._adopt(self._made())
             yield from self._trainer
 
     def _keep(self) -> None:
@@ -201,9 +220,11 @@ class TrialWorker(Trainable):
         return float("nan") if value is None else value
 
     def cleanup(self) -> None:
-        """Keep a last checkpoint of a trial that has not ended, and drop it."""
+        """Keep a last checkpoint of a trial that has not ended, drop it, and end its processes."""
         self._keep()
         self._trainer, self._measurements = None, None
+        if self._ranks is not None:
+            self._ranks.stop()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write a checkpoint for Tune, whose schedulers hand it to other trials; the ledger's trials have their own."""
@@ -215,6 +236,6 @@ class TrialWorker(Trainable):
         path = Path(checkpoint, FILE)
         self._take(self._task)
         if path.exists():
-            trainer = Trainer(self._config, path, adopt=True)
+            trainer = self._made(path.read_bytes(), adopt=True)
             self._adopt(trainer)
             self._to_repeat, self._measurements = [], iter(trainer)
