@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,12 +17,12 @@ import pytest
 import ray
 
 from sparsestudy import operations
-from sparsestudy.errors import ConflictError
+from sparsestudy.errors import ConflictError, NotFoundError
 from sparsestudy.scheduling.tune import slots
 from sparsestudy.study import StudySpec
 from sparsestudy.training.loop import fit
 from sparsestudy.trial import TrialConfig, TrialState
-from tests.test_studies import TINY, write
+from tests.test_studies import TINY, start, write
 
 pytestmark = pytest.mark.study
 
@@ -123,6 +125,36 @@ def test_a_trial_of_which_a_process_was_killed_goes_on(cluster: None, home: Path
     for measurement, other in zip(recorded, expected, strict=True):
         assert measurement.scalars() == pytest.approx(other.scalars(), rel=1e-5, abs=1e-5)
     assert_nothing_is_left(before)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+def test_no_process_outlives_the_driver(end: signal.Signals, home: Path, tmp_path: Path) -> None:
+    """With a Ray of its own, in the middle of a trial."""
+    before = ranks()
+    spec = {**JOINT, "name": "endless", "training": {"epochs": 100000, "batch_size": 20}}
+    driver = start(write(tmp_path, spec), home)
+    while len(ranks() - before) < 2:
+        assert driver.poll() is None
+        time.sleep(0.2)
+    wait_for_epochs("endless", 1)
+    driver.send_signal(end)
+    out, err = driver.communicate(timeout=100)
+    assert driver.returncode == (130 if end is signal.SIGINT else -signal.SIGKILL), out + err
+    deadline = time.monotonic() + 30
+    while left := ranks() - before:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def wait_for_epochs(name: str, epochs: int) -> None:
+    """Until a trial of the study has recorded that many."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        with contextlib.suppress(NotFoundError), operations.open_study(name) as study:
+            if any(trial.epochs >= epochs for trial in study.trials()):
+                return
+        time.sleep(0.2)
+    pytest.fail(f"no trial of {name} has come to epoch {epochs}")
 
 
 @pytest.mark.parametrize(

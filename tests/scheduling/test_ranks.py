@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsestudy.errors import CheckpointError
 from sparsestudy.scheduling.processes import LocalRanks
 from sparsestudy.scheduling.ranks import RankFailedError
 from sparsestudy.study import ModelSpec
 from sparsestudy.training.loop import fit
 from sparsestudy.training.weights import restore
 from sparsestudy.trial import TrialConfig
-from tests.training.test_loop import config, weights
+from tests.training.test_loop import comparable, config, weights
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +72,31 @@ def test_processes_are_kept_for_the_next_trial_and_a_trial_may_be_given_up(ranks
     assert ranks.pids == before != []
 
 
+def test_a_trial_goes_on_from_a_checkpoint_bit_for_bit(ranks: LocalRanks) -> None:
+    """Memories of methods, momentum and numbers drawn by each process included."""
+    methods = [{"method": "dropout", "strength": 0.3}, {"method": "isda"}, {"method": "srip"}]
+    trial = config(*methods, epochs=4)
+    whole = comparable(list(ranks.start(trial)))
+    joint = ranks.start(trial)
+    measurements = iter(joint)
+    first = [next(measurements), next(measurements)]
+    assert joint.between_epochs
+    checkpoint = joint.checkpoint({"said": "before"})
+    ranks.stop()
+    again = ranks.start(trial, resume=checkpoint)
+    assert (again.epochs, again.notes) == (2, {"said": "before"})
+    assert comparable([*first, *again]) == whole
+    assert again.epochs == 4
+
+
+def test_a_checkpoint_of_another_trial_is_refused(ranks: LocalRanks) -> None:
+    joint = ranks.start(config())
+    next(iter(joint))
+    with pytest.raises(CheckpointError):
+        ranks.start(config(seed=1), resume=joint.checkpoint())
+    assert ranks.pids == []
+
+
 def test_one_that_hangs_is_named(ranks: LocalRanks) -> None:
     list(ranks.start(config(epochs=1)))  # what comes first takes seconds, and is not meant
     trial, pids = ranks.start(troubled("hang")), ranks.pids
@@ -109,6 +135,7 @@ def test_trouble_of_one_ends_all_and_is_told_as_it_was(
 
 
 ORPHANS = """
+from sparsestudy.errors import CheckpointError
 from sparsestudy.scheduling.processes import LocalRanks
 from tests.training.test_loop import config
 
