@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -131,6 +132,7 @@ def _relate(
     rises = {layer: sparsity_onset(series) for layer, series in layer_series(evidence).items()}
     timed = timing(evidence, overfitting, rises)
     caused = cause(evidence, sampler=sampler)
+    fitted = level(evidence)
     gap = np.asarray(evidence.gap(), dtype=np.float64)
     return Relation(
         studies=tuple(dict.fromkeys(evidence.trials["study"])),
@@ -143,10 +145,10 @@ def _relate(
         ranks=tuple(rank_correlations(evidence)),
         granulated=granulated(_headline_signals(evidence)),
         sign_errors=tuple(sign_errors(evidence)),
-        level=level(evidence),
+        level=fitted,
         cause=caused,
         timing=timed,
-        sensitivity=without_each_arm(evidence, _pooled_slope),
+        sensitivity=without_each_arm(evidence, partial(_pooled_slope, ratio=fitted.pooled.spread.ratio)),
         verdicts=(
             timing_verdict(timed, by_arm(evidence)),
             *arm_verdicts(evidence, methods, accuracy=accuracy),
@@ -185,12 +187,13 @@ def _headline_signals(evidence: Evidence) -> Evidence:
     return replace(evidence, signals=kept, values=evidence.values[:, :, places])
 
 
-def _pooled_slope(evidence: Evidence) -> float | None:
+def _pooled_slope(evidence: Evidence, ratio: float) -> float | None:
+    """As `level` has it, with the weights that all arms together led to."""
     by_layer = sparsities(evidence)
     if not by_layer:
         return None
     gap = np.asarray(evidence.gap(), dtype=np.float64)
-    return within_arms(draw(evidence, gap, pooled(by_layer), full_length(evidence))).estimate
+    return within_arms(draw(evidence, gap, pooled(by_layer), full_length(evidence)), ratio).estimate
 
 
 def plain(value: Any) -> Any:

@@ -35,7 +35,7 @@ def summary(spec: StudySpec, trials: Sequence[Trial]) -> str:
     if not best:
         return "\n".join(["No trial is complete yet, so no arm can be called best.", *ended])
     told = [_answer(spec, best, trials), *front_lines(spec, trials), *_comparison(spec, best, trials)]
-    return "\n".join([*told, *ended, _caution(trials)])
+    return "\n".join([*told, *ended, _caution(spec, trials)])
 
 
 def _answer(spec: StudySpec, best: Mapping[str, Trial], trials: Sequence[Trial]) -> str:
@@ -112,7 +112,7 @@ def _ended(trials: Sequence[Trial]) -> list[str]:
     return lines
 
 
-def _caution(trials: Sequence[Trial]) -> str:
+def _caution(spec: StudySpec, trials: Sequence[Trial]) -> str:
     counts = Counter(t.config.arm for t in trials if t.state is TrialState.COMPLETE)
     total = counts.total()
     if total == 1:
@@ -122,6 +122,9 @@ def _caution(trials: Sequence[Trial]) -> str:
         text += " is optimistic: the luckiest of many tries looks better than it is."
     if len(set(counts.values())) > 1:
         text += " The arms had unequal numbers of trials, and more tries make a higher best."
+    data = [name for name in spec.search.parameters if name.startswith("data.")]
+    if data:
+        text += f" Trials differ in their data ({', '.join(data)}), so the best of them is one on the easiest data."
     return f"{text} No test split has been touched; confirm the choice on fresh seeds and the selection split."
 
 

@@ -55,6 +55,7 @@ def test_the_slope_of_the_causal_world_has_the_planted_sign() -> None:
     assert slope.estimate is not None
     assert np.sign(slope.estimate) == np.sign(sum(truth.betas))
     assert relation.sensitivity.sign_holds is not False
+    assert relation.sensitivity.estimate == pytest.approx(slope.estimate)  # the slope that the page shows with all arms
 
 
 def scores(evidence: Evidence, values: dict[int, float]) -> np.ndarray:

@@ -171,6 +171,15 @@ def render(tmp_path, spec, trials, trajectories, commands=COMMANDS, inside=None)
     return Page(tmp_path / "out" / "report.html").check()
 
 
+def test_a_search_over_data_says_so():
+    spec = read_spec({"name": "s", "regularizers": [{"name": "none"}],
+                      "search": {"parameters": {"data.label_noise": {"choice": [0.0, 0.2]}}}})  # fmt: skip
+    told = "Trials differ in their data (data.label_noise), so the best of them is one on the easiest data."
+    trials = [make_trial(spec, 0, "none", 0.75), make_trial(spec, 1, "none", 0.5)]
+    assert told in summary(spec, trials)
+    assert "easiest" not in summary(make_spec(), trials)
+
+
 def test_summary_names_the_best_and_compares_every_arm():
     spec = make_spec()
     trials, _ = make_study(spec)
