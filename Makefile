@@ -4,13 +4,16 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 STUDY ?= studies/quickstart.yaml
 
-.PHONY: study test check bench bench-gpu ui clean lock
+.PHONY: study test test-faults check bench bench-gpu ui clean lock
 
 study: .venv/ready
 	$(BIN)/sparsestudy run $(STUDY)
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+test-faults: .venv/ready
+	$(BIN)/python -m pytest -m faults tests/faults
 
 check: .venv/ready
 	$(BIN)/ruff check .

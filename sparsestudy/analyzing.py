@@ -211,10 +211,13 @@ def files_of(folder: Path) -> list[Path]:
 
 def _attach(study: Study, paths: Iterable[Path]) -> None:
     """Lay files beside the study in MLflow; if it is away, the study's folder has them."""
+    from sparsestudy.tracking.mlflow_client import reason
     from sparsestudy.tracking.mlflow_tracker import Tracker
 
     tracker = Tracker(study.ledger, study.record, study.folder, lambda trial, trajectory: {})
     try:
         tracker.attach_to_study(paths)
     except Exception as error:
-        logger.warning("MLflow at %s did not take the analysis, which is in %s: %s", tracker.uri, study.folder, error)
+        logger.warning(
+            "MLflow at %s did not take the analysis, which is in %s: %s", tracker.uri, study.folder, reason(error)
+        )

@@ -203,6 +203,19 @@ def select(
 
 
 @app.command()
+def sync(
+    study: Name,
+    to: Annotated[str | None, typer.Option(metavar="URI", help="Another MLflow store than the study's own.")] = None,
+) -> None:
+    """Make MLflow have all that the ledger has: what it lacks, or everything anew."""
+    from sparsestudy import syncing
+
+    with console.status("reading the ledger") as status:
+        found = syncing.sync(study, to=to, watch=lambda said: status.update(escape(said)))
+    console.print(escape(f"MLflow at {found.uri}: {found.said}; {found.seconds:.1f} s"))
+
+
+@app.command()
 def analyze(
     studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Recorded studies, or an experiment.")],
     mlflow: Annotated[str | None, typer.Option(metavar="URI", help="Read an MLflow experiment, not a study.")] = None,
@@ -463,7 +476,8 @@ def _print_outcome(outcome: Outcome, again: str) -> None:
     console.print(f"browse MLflow    sparsestudy ui {escape(outcome.study)}")
     console.print(f"took             {_duration(outcome.seconds)}")
     if not outcome.delivered:
-        errors.print("[yellow]MLflow has not got everything yet; the next run delivers the rest[/]")
+        command = f"sparsestudy sync {shlex.quote(outcome.study)}"
+        errors.print(f"[yellow]MLflow lacks part of this study; nothing is lost, to deliver it: {escape(command)}[/]")
     if outcome.interrupted:
         done = sum(trial.state.finished for trial in outcome.trials)
         console.print(f"[bold]stopped[/] after {done} trials; nothing is lost. To go on: [bold]{escape(again)}[/]")

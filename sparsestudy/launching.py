@@ -20,14 +20,16 @@ from sparsestudy.scheduling.search import StudySearch
 from sparsestudy.study import StudySpec
 from sparsestudy.tracking.leases import Lease
 from sparsestudy.tracking.ledger import Ledger
-from sparsestudy.tracking.mlflow_tracker import Tracker
+from sparsestudy.tracking.mlflow_tracker import Artifacts, Tracker
 from sparsestudy.trial import Measurement, Trial, TrialState
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PATIENCE = 20.0
-"""Seconds to wait for MLflow where it is the only thing to be waited for."""
+PATIENCE = 15.0
+"""Seconds at the end of a launch in which MLflow has to take something."""
+HURRY = 3.0
+"""The same where somebody stopped the study and wants to go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +68,13 @@ def train(study: Study, planned: Plan | Finals, lease: Lease, watch: Callable[[P
     kept = checkpoints.root(study.folder, study.name, study.record.created)
     checkpoints.sweep(kept, _unfinished(study))
     search = StudySearch(planned.spec, planned.space, planned.configure, lease)
-    interrupted = False
+    interrupted = True
     tracker = _tracker(study, planned.spec)
     tracker.start()
     try:
-        if not search.exhausted:
+        if search.exhausted:
+            interrupted = False
+        else:
             with tune.cluster(os.environ.get("RAY_ADDRESS")):
                 show = partial(watch, progress) if watch else None
                 interrupted = not tune.execute(search, lease, progress, study.folder, kept, show)
@@ -80,7 +84,7 @@ def train(study: Study, planned: Plan | Finals, lease: Lease, watch: Callable[[P
         progress.phase = "writing the outcome"
         if watch:
             watch(progress)
-        delivered = tracker.close()
+        delivered = tracker.close(HURRY if interrupted else PATIENCE)
     return Launch(tracker=tracker, interrupted=interrupted, delivered=delivered)
 
 
@@ -110,6 +114,11 @@ def _progress(study: Study, planned: Plan | Finals) -> Progress:
 
 
 def _tracker(study: Study, spec: StudySpec) -> Tracker:
+    return Tracker(Ledger(study.ledger.url), study.record, study.folder, artifacts_of(study, spec))
+
+
+def artifacts_of(study: Study, spec: StudySpec) -> Artifacts:
+    """What makes the files that go to the MLflow run of each finished trial."""
     from sparsestudy.analysis import table
     from sparsestudy.analysis.heatmap import heatmap_png
 
@@ -125,7 +134,7 @@ def _tracker(study: Study, spec: StudySpec) -> Tracker:
             **(pictures_of(study.name, study.folder, trial) if pictured else {}),
         }
 
-    return Tracker(Ledger(study.ledger.url), study.record, study.folder, artifacts)
+    return artifacts
 
 
 def _title(study: str, trial: Trial) -> str:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from sparsestudy.recorded import Study, claim, differences, home, open_study, st
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.specfile import dump_yaml, parse, read
 from sparsestudy.study import StudySpec
-from sparsestudy.tracking.mlflow_tracker import QUIET, Tracker, default_uri
+from sparsestudy.tracking.mlflow_client import QUIET, default_uri, reason
+from sparsestudy.tracking.mlflow_tracker import Tracker
 from sparsestudy.trial import Trial, TrialState
 from sparsestudy.values import DOMAIN_SCHEMA
 from sparsestudy.words import called
@@ -50,7 +51,7 @@ class Outcome:
         ranking: COMPLETE trials, best first.
         summary: The answer in plain words.
         interrupted: The launch was stopped before the study was done.
-        delivered: MLflow has everything; if not, the next launch delivers the rest.
+        delivered: MLflow has everything; if not, `sparsestudy.syncing` and the next launch deliver the rest.
         seconds: Wall clock of the launch.
     """
 
@@ -136,8 +137,8 @@ def _launch(
     with leased(study) as lease:
         launch = train(study, planned, lease, watch)
         outcome = _conclude(study, command, planned, launch.interrupted, launch.delivered, time.monotonic() - started)
-        if launch.delivered:
-            _attach_outcome(launch.tracker, outcome, complete=not launch.interrupted)
+        if launch.delivered and not _attach_outcome(launch.tracker, outcome):
+            outcome = replace(outcome, delivered=False)
         _fail_if_all_failed(outcome)
         return outcome
 
@@ -186,28 +187,43 @@ def _best_yaml(spec: StudySpec, best: Trial, study: str) -> str:
     return dump_yaml(single_point(spec, best.config, f"{spec.name}-best"), comment)
 
 
-def _attach_outcome(tracker: Tracker, outcome: Outcome, *, complete: bool) -> None:
-    paths = (outcome.report, outcome.best, *analyzing.files_of(outcome.folder))
-    files = {path.name: path.read_bytes() for path in paths if path.exists()}
-    metrics = {f"trials/{state.lower()}": float(n) for state, n in Counter(t.state for t in outcome.trials).items()}
-    if outcome.ranking:
-        metrics["best/trial"] = float(outcome.ranking[0].number)
-        objectives = zip(outcome.spec.search.objectives, outcome.ranking[0].values, strict=True)
-        metrics |= {o.metric: value for o, value in objectives}
-    tracker.finish(files, metrics=metrics, complete=complete)
-    if complete and outcome.spec.measures.snapshots == "best":
-        _attachpictures_of(tracker, outcome)
+def _attach_outcome(tracker: Tracker, outcome: Outcome) -> bool:
+    """Bring the outcome to MLflow; returns whether it took it, for it may have gone since the last delivery."""
+    metrics = outcome_metrics(outcome.spec, outcome.trials)
+    try:
+        tracker.finish(outcome_files(outcome.folder), metrics=metrics, complete=not outcome.interrupted)
+        if not outcome.interrupted:
+            for trial in pictured(outcome.spec, outcome.trials):
+                tracker.attach(str(trial.run_id), pictures_of(outcome.study, outcome.folder, trial))
+    except Exception as error:
+        logger.warning("MLflow at %s did not take the outcome: %s", tracker.uri, reason(error))
+        return False
+    return True
 
 
-def _attachpictures_of(tracker: Tracker, outcome: Outcome) -> None:
+def outcome_files(folder: Path) -> dict[str, bytes]:
+    """What the parent run of a study has attached of its outcome, as far as it is there."""
+    paths = (folder / "report.html", folder / "best.yaml", *analyzing.files_of(folder))
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+
+def outcome_metrics(spec: StudySpec, trials: Sequence[Trial]) -> dict[str, float]:
+    """Metrics of the parent run of a study: trials by state, and the best one with its values."""
     from sparsestudy.analysis import table
 
-    for trial in table.best_by_arm(outcome.spec, outcome.trials).values():
-        try:
-            tracker.attach(str(trial.run_id), pictures_of(outcome.study, outcome.folder, trial))
-        except Exception as error:
-            # MLflow has gone since the last delivery. The study is done, and the page has its pictures.
-            logger.warning("the pictures of trial %d did not reach MLflow: %s", trial.number, error)
+    ranking = table.ranking(spec, trials)
+    metrics = {f"trials/{state.lower()}": float(n) for state, n in Counter(t.state for t in trials).items()}
+    if ranking:
+        metrics["best/trial"] = float(ranking[0].number)
+        metrics |= {o.metric: value for o, value in zip(spec.search.objectives, ranking[0].values, strict=True)}
+    return metrics
+
+
+def pictured(spec: StudySpec, trials: Sequence[Trial]) -> list[Trial]:
+    """Trials whose runs get pictures of the inside when the study is complete, beside those that have them."""
+    from sparsestudy.analysis import table
+
+    return list(table.best_by_arm(spec, trials).values()) if spec.measures.snapshots == "best" else []
 
 
 def _fail_if_all_failed(outcome: Outcome) -> None:

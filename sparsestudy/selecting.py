@@ -25,6 +25,7 @@ from sparsestudy.recorded import Study, open_study
 from sparsestudy.scheduling.progress import Progress
 from sparsestudy.specfile import dump_yaml
 from sparsestudy.study import SelectionSpec, StudySpec
+from sparsestudy.tracking.mlflow_client import reason
 from sparsestudy.tracking.mlflow_tracker import Tracker
 from sparsestudy.trial import TrialState
 from sparsestudy.words import called
@@ -68,7 +69,7 @@ def select(name: str, *, again: bool = False, watch: Callable[[Progress], None] 
     """
     with open_study(name) as study:
         folder = study.folder / FOLDER
-        recorded = _recorded(folder)
+        recorded = selection_of(folder)
         if recorded and not again:
             if not recorded["registered"]:
                 _register_late(study, folder, recorded)
@@ -88,7 +89,8 @@ def select(name: str, *, again: bool = False, watch: Callable[[Progress], None] 
         return Selection(study=name, folder=folder, record=record, fresh=True)
 
 
-def _recorded(folder: Path) -> dict[str, Any]:
+def selection_of(folder: Path) -> dict[str, Any]:
+    """Content of ``selection.json`` in a winner's folder; empty if there is none."""
     path = folder / "selection.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
@@ -200,12 +202,13 @@ def _hand_over(study: Study, final: Study, launch: Launch, folder: Path, record:
     for name, content in contents.items():
         files.replace(folder / name, content)
     record["registered"] = None
-    _write(folder, record)
+    write_selection(folder, record)
     _tell(launch, partial(_register, study=study, contents=contents, record=record))
-    _write(folder, record)
+    write_selection(folder, record)
 
 
-def _write(folder: Path, record: Mapping[str, Any]) -> None:
+def write_selection(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``selection.json``."""
     files.replace(folder / "selection.json", json.dumps(record, indent=2, allow_nan=False).encode())
 
 
@@ -220,15 +223,23 @@ def _register_late(study: Study, folder: Path, record: dict[str, Any]) -> None:
     with suppress(ConflictError), leased(final):  # somebody chooses anew, and will register that
         _tell(deliver(final), partial(_register, study=study, contents=contents, record=record))
     if record["registered"]:
-        _write(folder, record)
+        write_selection(folder, record)
 
 
 def _register(tracker: Tracker, *, study: Study, contents: Mapping[str, bytes], record: dict[str, Any]) -> None:
-    tags = {"sparsestudy.study": study.name, "sparsestudy.trial": str(record["winner"])}
-    version = tracker.register(record["shipped"], study.name, contents, tags)
+    version = tracker.register(record["shipped"], study.name, contents, version_tags(study.name, record))
     record["registered"] = {"model": study.name, "version": version, "alias": "champion"}
-    metrics = {f"test/{record['metric']}": record["test"]["mean"], "optimism": record["optimism"]}
-    tracker.finish({}, metrics=metrics, complete=True)
+    tracker.finish({}, metrics=finals_metrics(record), complete=True)
+
+
+def version_tags(study: str, record: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a registered winner."""
+    return {"sparsestudy.study": study, "sparsestudy.trial": str(record["winner"])}
+
+
+def finals_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of the parent run of the finals."""
+    return {f"test/{record['metric']}": record["test"]["mean"], "optimism": record["optimism"]}
 
 
 def _tell(launch: Launch, say: Callable[[Tracker], None]) -> None:
@@ -238,4 +249,4 @@ def _tell(launch: Launch, say: Callable[[Tracker], None]) -> None:
     try:
         say(launch.tracker)
     except Exception as error:
-        logger.warning("MLflow did not take the outcome of the finals: %s", error)
+        logger.warning("MLflow did not take the outcome of the finals: %s", reason(error))

@@ -77,14 +77,27 @@ def running(command: list[str], environment: Mapping[str, str] | None = None) ->
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    """An MLflow server over a SQLite store in ``folder``; yields its URI."""
+def mlflow_process(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """An MLflow server over a SQLite store in ``folder``, to be killed or not."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     with running(command, quiet) as process:
         wait_until_healthy(port, process)
+        yield process
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process of `running` and everything that it started, at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(20)
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[str]:
+    """An MLflow server over a SQLite store in ``folder``; yields its URI."""
+    with mlflow_process(folder, port):
         yield f"http://127.0.0.1:{port}"
 
 

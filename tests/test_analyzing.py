@@ -19,7 +19,7 @@ from sparsestudy.cli import main
 from sparsestudy.errors import ConflictError, NotFoundError
 from sparsestudy.recorded import open_study, studies
 from sparsestudy.specfile import dump_yaml
-from sparsestudy.tracking import mlflow_tracker
+from sparsestudy.tracking import mlflow_store
 from sparsestudy.tracking.mlflow_tracker import Tracker
 from sparsestudy.trial import TrialState
 from tests.servers import free_port
@@ -193,7 +193,6 @@ def test_without_mlflow_the_files_are_there_and_a_warning_says_so(
     home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     folder = write(home, spec_of("a"), [COMPLETE] * 4, run_id="0" * 32)
     with caplog.at_level(logging.WARNING):
         files = analyze(["a"]).files
@@ -204,7 +203,7 @@ def test_without_mlflow_the_files_are_there_and_a_warning_says_so(
 def test_a_study_that_mlflow_never_saw_is_analysed_in_silence(
     home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(mlflow_tracker.Tracker, "_client", property(lambda self: pytest.fail("asked MLflow")))
+    monkeypatch.setattr(mlflow_store.Store, "client", property(lambda self: pytest.fail("asked MLflow")))
     write(home, spec_of("a"), [COMPLETE] * 4)
     analyze(["a"])
     assert not caplog.records
@@ -233,7 +232,7 @@ def run_again(monkeypatch: pytest.MonkeyPatch, file: Path) -> set[str]:
     tracker = SimpleNamespace(finish=lambda files, **_: names.update(files))
     launch = SimpleNamespace(tracker=tracker, interrupted=False, delivered=True)
     monkeypatch.setattr(operations, "train", lambda *_: launch)
-    monkeypatch.setattr(operations, "_attachpictures_of", lambda *_: None)
+    monkeypatch.setattr(operations, "pictured", lambda *_: [])
     operations.run(file)
     return names
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_diabetes
 from sparsestudy.planning import Plan, resolve, single_point
 from sparsestudy.space import ARM, Integer, Uniform
 from sparsestudy.specfile import dump_yaml, parse
-from sparsestudy.tracking.mlflow_tracker import epoch_metrics
+from sparsestudy.tracking.mlflow_names import epoch_metrics
 from sparsestudy.training.loop import Trainer
 from sparsestudy.trial import headlines
 

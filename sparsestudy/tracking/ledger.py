@@ -512,6 +512,15 @@ class Ledger:
                 trial = self._row(connection, study_id, number)
                 connection.execute(update(TRIALS).where(TRIALS.c.id == trial["id"]).values(run_id=run_id))
 
+    @persistent
+    def forget_deliveries(self, study_id: int) -> None:
+        """Note that MLflow has nothing of the study, not even its run."""
+        ours = select(TRIALS.c.id).where(TRIALS.c.study_id == study_id)
+        with self._database.change() as connection:
+            connection.execute(update(MEASUREMENTS).where(MEASUREMENTS.c.trial_id.in_(ours)).values(delivered=False))
+            connection.execute(update(TRIALS).where(TRIALS.c.study_id == study_id).values(delivered=False, run_id=None))
+            connection.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(run_id=None))
+
     # Helpers
 
     @contextmanager
