@@ -73,7 +73,9 @@ def sync(name: str, *, to: str | None = None, watch: Callable[[str], None] | Non
     with open_study(name) as study, ours():
         uri = to or default_uri(study.folder)
         try:
-            for record in study.ledger.studies():  # the study, and its finals
+            for record in study.ledger.studies():  # others than this one and its finals, too
+                if study.record.id not in (record.id, record.parent):
+                    continue
                 part = Study(folder=study.folder, ledger=study.ledger, record=record)
                 with leased(part) as lease:
                     done = _Sync(study, part, Store(uri, record), lease, own=uri == default_uri(study.folder))
