@@ -10,7 +10,7 @@ study: .venv/ready
 	$(BIN)/sparsestudy run $(STUDY)
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-faults: .venv/ready
 	$(BIN)/python -m pytest -m faults tests/faults

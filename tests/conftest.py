@@ -11,6 +11,13 @@ import torch
 from tests.servers import Postgres, postgres
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests are spread over processes, those that run real studies stay in one: Ray takes all cores it sees."""
+    for item in items:
+        if item.get_closest_marker("study") or "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("studies"))
+
+
 @pytest.fixture(autouse=True)
 def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Every test has a home folder of its own, and no tracking server or cluster of the person who runs it."""
