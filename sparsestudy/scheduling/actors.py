@@ -57,7 +57,10 @@ class ActorRanks(Ranks):
             options = {"num_cpus": needs.get("CPU", 0), "num_gpus": needs.get("GPU", 0), "scheduling_strategy": place}
             actors.append(_Rank.options(**options).remote())  # type: ignore[attr-defined]
         self._actors = tuple(actors)
-        meeting = ray.get(actors[0].meeting.remote())
+        try:
+            meeting = ray.get(actors[0].meeting.remote())
+        except RayActorError:
+            self._fail(death(0, self.size, "has ended"))
         for rank, actor in enumerate(actors):
             actor.join.remote(rank, self.size, self.device, meeting, self.patience + 60)
 

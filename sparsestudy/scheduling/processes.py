@@ -83,4 +83,4 @@ class LocalRanks(Ranks):
         code = process.exitcode
         how = f"was ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"
         # One that a library aborts because another one has gone is no cause; any other comes before what is said.
-        return death(rank, self.size, how, time.monotonic() if code == -signal.SIGABRT else 0.0)
+        return death(rank, self.size, how, time.time() if code == -signal.SIGABRT else 0.0)

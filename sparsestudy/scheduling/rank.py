@@ -31,7 +31,7 @@ class Report:
         answer: Of the first rank; others answer None.
         failure: Why it did not do it.
         kind: Of the failure.
-        at: When, in seconds of the machine's monotonic clock.
+        at: When, in seconds since 1970; the ranks may be on several machines.
     """
 
     answer: Any = None
@@ -83,7 +83,7 @@ class Seat:
 def failed(error: BaseException) -> Report:
     """The report of an error that has just been caught."""
     failure = Failure(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
-    return Report(failure=failure, kind=classify(error), at=time.monotonic())
+    return Report(failure=failure, kind=classify(error), at=time.time())
 
 
 def serve(
