@@ -188,11 +188,21 @@ def cause_verdict(found: Cause, arms: Mapping[str, int] | None = None) -> Verdic
     region = f"{low:+.3g} to {high:+.3g}" if low is not None else layer.anderson_rubin.words
     said += f" (95 % interval {region}; {way}), first-stage F {layer.f:.3g}; trials compared by their sparsity alone"
     said += " would say nothing." if layer.naive.estimate is None else f" would say {layer.naive.estimate:+.3g}."
+    said += _layer_by_layer(found) if layer.weak else ""
     return Verdict(
         claim=claim, status=status, effect=layer.effect.estimate, low=low, high=high,
         unit=f"gap of {found.gap} per 0.1 sparsity", configurations=layer.configurations, said=said,
         further=further_of(arms or {}, _cause_growth(layer)) if status == "undecided" else {},
     )  # fmt: skip
+
+
+def _layer_by_layer(found: Cause) -> str:
+    """Where targets of different layers, drawn independently, hardly move their mean: what the layers say apart."""
+    strong = {n: layer.effect for n, layer in found.layers.items() if not layer.weak and layer.effect.low is not None}
+    if not strong:
+        return ""
+    told = ", ".join(f"{name} {_with_interval(effect)}" for name, effect in strong.items())
+    return f" Layer by layer, where targets move it strongly, and not corrected for looking at {len(strong)}: {told}."
 
 
 def trusted(layer: LayerCause) -> tuple[float | None, float | None]:

@@ -110,6 +110,16 @@ def test_weak_targets_are_judged_by_the_interval_that_holds_for_them():
     assert "unbounded: all" in unbounded.said
 
 
+def test_layers_speak_apart_where_their_mean_is_hardly_moved():
+    effect, region = slope_of(0.3, 0.05), Region(low=-0.1, high=4.0, p=0.2, words="from -0.1 to 4")
+    weak, strong = (caused(effect, region, f).pooled for f in (4.0, 40.0))
+    layers = {"conv1": strong, "conv2": weak}
+    told = cause_verdict(dataclasses.replace(caused(effect, region, 4.0), layers=layers), ARMS).said
+    assert "and not corrected for looking at 1: conv1 +0.3 (95 % interval" in told
+    assert "conv2" not in told
+    assert "conv1" not in cause_verdict(dataclasses.replace(caused(effect, region, 40.0), layers=layers), ARMS).said
+
+
 def test_an_effect_in_either_direction_supports_and_a_small_one_refutes():
     nothing = Region(words="")
     assert cause_verdict(caused(slope_of(-0.3, 0.05), nothing, 40.0)).status == "supported"
