@@ -31,6 +31,7 @@ EXPLAINED = {
     "share of sparsity first, held": "The interval is exact for a given share of strangers (Clopper and Pearson), so"
     " that it is wide for a few votes, and takes no notice that the strangers have the same onsets. It errs on the"
     " safe side.",
+    "hazard ratio after a rise: covers": "The interval is wider than it need be, on the safe side; why is not known.",
     "Anderson-Rubin: covers": "An unbounded region holds every effect.",
     "two stages: covers": "With weak targets this interval is not to be trusted; the card then shows the other.",
 }
