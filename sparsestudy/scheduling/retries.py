@@ -6,6 +6,7 @@ trial which kills its workers from doing so for ever. Failures of the trial itse
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,8 +38,8 @@ class Policy:
 
 POLICIES = {
     FailureClass.INFRASTRUCTURE: Policy(retries=None),
-    # The same batch does not fit a second time. Halves of it might: that needs gradients summed over several passes.
-    FailureClass.MEMORY: Policy(),
+    # The same batch does not fit a second time; its halves might, or their halves: see `parts`.
+    FailureClass.MEMORY: Policy(retries=4),
     FailureClass.DATA: Policy(retries=2, pause=10.0),
     FailureClass.DIVERGED: Policy(),
     FailureClass.ERROR: Policy(),
@@ -85,3 +86,16 @@ def pause_before_retry(failure: FailureClass, before: int, limit: int) -> float 
     policy = POLICIES[failure]
     allowed = limit if policy.retries is None else policy.retries
     return policy.pause * 2**before if before < allowed else None
+
+
+def parts(outcomes: Sequence[str]) -> int:
+    """In how many parts the next attempt at a trial computes each batch, its gradients summed over them.
+
+    Args:
+        outcomes: Of the attempts before, as they are recorded; one that ran out of memory doubles the parts.
+
+    Example:
+        >>> parts([]), parts(["memory: OutOfMemoryError: 9 GiB", "interrupted", "memory: OutOfMemoryError: 9 GiB"])
+        (1, 4)
+    """
+    return 1 << sum(outcome.startswith(f"{FailureClass.MEMORY}: ") for outcome in outcomes)

@@ -18,7 +18,7 @@ from optuna.trial import create_trial
 
 from sparsestudy.scheduling import samplers
 from sparsestudy.scheduling.distributions import to_distribution
-from sparsestudy.scheduling.retries import FailureClass, pause_before_retry
+from sparsestudy.scheduling.retries import FailureClass, parts, pause_before_retry
 from sparsestudy.space import ARM, Choice, Domain, Integer, Scalar, SearchSpace, Uniform
 from sparsestudy.study import StudySpec, derive_seed
 from sparsestudy.tracking.leases import Lease
@@ -159,6 +159,10 @@ class StudySearch:
         self._ledger.requeue_running(self._lease, f"{failure}: {reason}", number)
         self._resting[number] = (time.monotonic() + pause, self._live.pop(number))
         return True
+
+    def parts(self, number: int) -> int:
+        """In how many parts a trial's batches are to be computed, after what became of earlier attempts."""
+        return parts(self._ledger.outcomes(self._lease.study_id, number))
 
     def abandon(self) -> list[int]:
         """Put running trials back to WAITING, to be trained at the next launch; returns their numbers."""

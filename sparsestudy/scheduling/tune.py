@@ -67,13 +67,13 @@ class LedgerSearcher(_Bound, Searcher):
         """The next trial, None while all slots are taken or trials wait, FINISHED when there are no more."""
         if self._search.live >= self._slots:
             return None
-        asked: list[tuple[TrialConfig, int, int]] = []
+        asked: list[tuple[TrialConfig, int, int, int]] = []
         if not self._recorder.stopping.is_set():
             self._recorder.guarded(lambda: asked.extend(self._ask()))
         if not asked:
             over = self._recorder.stopping.is_set() or self._search.exhausted
             return str(Searcher.FINISHED) if over and not self._search.live else None
-        ((config, attempt, recorded),) = asked
+        ((config, attempt, recorded, parts),) = asked
         self._recorder.took(trial_id, config)
         spec = self._search.spec
         return {
@@ -84,12 +84,16 @@ class LedgerSearcher(_Bound, Searcher):
             "rungs": rungs(spec),
             "snapshot": spec.measures.snapshots != "none",
             "spread": spread(spec.resources),
+            "parts": parts,
         }
 
-    def _ask(self) -> list[tuple[TrialConfig, int, int]]:
-        """The next configuration with its attempt and the epochs that are recorded of it, or nothing."""
+    def _ask(self) -> list[tuple[TrialConfig, int, int, int]]:
+        """The next configuration, its attempt, the epochs recorded of it, and the parts of its batches; or nothing."""
         answer = self._search.ask()
-        return [(*answer, self._search.epochs(answer[0].number))] if answer else []
+        if not answer:
+            return []
+        (config, attempt), search = answer, self._search
+        return [(config, attempt, search.epochs(config.number), search.parts(config.number) if attempt > 1 else 1)]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing; see `Recorder`."""

@@ -103,6 +103,8 @@ class TrialWorker(Trainable):
             # worker lives on for the next trial.
             ended = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
             ended["class"] = classify(error)
+            if self._task.get("parts", 1) > 1 and isinstance(error, ValueError):
+                ended["message"] += "; tried in parts because the whole batch did not fit into memory"
         done = bool(ended.get("complete", True))
         standing = {EPOCHS: parcel[-1].epoch + 1, METRIC: self._standing(parcel[-1])} if parcel else {}
         if parcel and parcel[-1].epoch + 1 in self._task["rungs"]:
@@ -153,12 +155,13 @@ class TrialWorker(Trainable):
 
     def _made(self, resume: bytes | None = None, *, adopt: bool = False) -> Trainer | JointTrainer:
         """The trainer of the trial, in this process or in several."""
+        parts = self._task.get("parts", 1)
         if self._config.workers == 1:
-            return Trainer(self._config, resume, adopt=adopt)
+            return Trainer(self._config, resume, adopt=adopt, micro_batches=parts)
         if self._ranks is None:
             kind = ActorRanks if self._task.get("spread") else LocalRanks
             self._ranks = kind(self._config.workers, self._config.device)
-        return self._ranks.start(self._config, resume=resume, adopt=adopt)
+        return self._ranks.start(self._config, resume=resume, adopt=adopt, micro_batches=parts)
 
     def _adopt(self, trainer: Trainer | JointTrainer) -> None:
         self._trainer = trainer

@@ -363,10 +363,22 @@ def test_retries_have_a_limit_over_all_launches_and_interruptions_do_not_count(t
 def test_what_cannot_be_mended_by_trying_is_not_tried_again(tmp_path: Path) -> None:
     launch = Launch(tmp_path, spec(trials=1))
     config, _ = launch.search.ask()
-    for kind in (FailureClass.DIVERGED, FailureClass.ERROR, FailureClass.MEMORY):
+    for kind in (FailureClass.DIVERGED, FailureClass.ERROR):
         assert not launch.search.retry(config.number, kind, "x")
     assert launch.search.live == 1
     assert launch.ledger.outcomes(launch.lease.study_id, 0) == []
+
+
+def test_batches_that_do_not_fit_are_halved_until_they_do(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, spec(trials=1))
+    config, _ = launch.search.ask()
+    tried = []
+    for expected in (1, 2, 4, 8, 16):
+        assert launch.search.parts(config.number) == expected
+        tried.append(launch.search.retry(config.number, FailureClass.MEMORY, "OutOfMemoryError: no room"))
+        if tried[-1]:
+            assert launch.search.ask() == (config, len(tried) + 1)
+    assert tried == [True, True, True, True, False]
 
 
 def test_a_trial_that_waits_before_it_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

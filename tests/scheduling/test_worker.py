@@ -13,7 +13,7 @@ import torch
 from sparsestudy.scheduling import checkpoints
 from sparsestudy.scheduling.worker import ENDED, EPOCHS, METRIC, PARCEL, SNAPSHOT, TrialWorker
 from sparsestudy.snapshot import Snapshot
-from sparsestudy.study import CheckpointsSpec
+from sparsestudy.study import CheckpointsSpec, ModelSpec
 from sparsestudy.training import models
 from sparsestudy.training.loop import Trainer
 from sparsestudy.trial import Measurement
@@ -51,6 +51,40 @@ def test_a_trial_whose_snapshot_fails_is_complete(monkeypatch: pytest.MonkeyPatc
     report = last_report()
     assert report[SNAPSHOT] == b""
     assert json.loads(report[ENDED]) == {"complete": True, "no_snapshot": "MemoryError: no room for pictures"}
+
+
+class Small(torch.nn.Module):
+    """A network for which there is room for 16 examples."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.output = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, classes)
+        )
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.training and len(inputs) > 16:
+            raise torch.OutOfMemoryError(f"no room for {len(inputs)} examples")
+        answers: torch.Tensor = self.output(inputs)
+        return answers
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts() -> None:
+    def last(parts: int, *methods: dict[str, Any]) -> dict[str, Any]:
+        trial = config(*methods, epochs=1, batch_size=60, model=ModelSpec(name="tests.scheduling.test_worker:Small"))
+        worker = TrialWorker({"trial": trial.model_dump_json(), "metric": "validation/loss", "rungs": [],
+                              "snapshot": False, "parts": parts})  # fmt: skip
+        found: dict[str, Any] = json.loads(worker.step()[ENDED])
+        return found
+
+    assert last(1)["class"] == "memory"
+    assert (last(2)["class"], last(2)["message"]) == ("memory", "no room for 30 examples")
+    assert last(4) == {"complete": True}
+    refused = last(4, {"method": "decov", "strength": 0.1})
+    assert (refused["class"], refused["kind"]) == ("error", "ValueError")
+    assert refused["message"].endswith(
+        "with each other; tried in parts because the whole batch did not fit into memory"
+    )
 
 
 # Going on
