@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy.stats.qmc import Sobol
 
+from sparsestudy.scheduling.thinning import ThinnedTPESampler
 from sparsestudy.study import derive_seed
 
 
@@ -31,7 +32,7 @@ def make(name: str, parameters: Sequence[str], seed: int, number: int, stride: i
     """
     fresh = derive_seed(seed, "suggest", number)
     if name == "tpe":
-        return TPESampler(seed=fresh)
+        return ThinnedTPESampler(seed=fresh)
     if name == "gp":
         return GPSampler(seed=fresh)
     if name == "cmaes":
