@@ -50,8 +50,8 @@ class StudySearch:
         if spec.search.sampler == "grid":
             self._add_points()
         trials = self._trials()
+        self._waiting: list[tuple[TrialConfig, optuna.trial.Trial]] = []
         self._study = self._rebuild(trials)
-        self._waiting = [trial.config for trial in trials if trial.state is TrialState.WAITING]
         self._taken = Counter(trial.config.arm for trial in trials)
         self._known = len(self._study.get_trials(deepcopy=False))
 
@@ -86,17 +86,20 @@ class StudySearch:
             _, trial = self._resting.pop(ready[0])
         elif not self._waiting and self._known >= self.total:
             return None
-        elif self._waiting:
-            config = self._waiting.pop(0)
-            trial = self._study.ask()
-            parameters = self._suggest(trial)
-            assert trial.number == config.number, (trial.number, config.number)
-            assert parameters == config.parameters, (parameters, config.parameters)
         else:
-            config, trial = self._new()
+            config, trial = self._waiting.pop(0) if self._waiting else self._new()
         attempt = self._ledger.start(self._lease, config.number)
         self._live[config.number], self._attempts[config.number] = trial, attempt
         return config, attempt
+
+    def prepare(self, ahead: int) -> None:
+        """Make one suggestion ahead of its time, unless ``ahead`` are ready, so that `ask` need not make it.
+
+        It is a WAITING trial until it is asked for, so that a death loses nothing. It is made with what is known now;
+        a sampler that learns counts it among the trials under way from now on, before and after a restart.
+        """
+        if not self.exhausted and len(self._waiting) + len(self._resting) < ahead and self._known < self.total:
+            self._waiting.append(self._new())
 
     def epochs(self, number: int) -> int:
         """How many epochs of a trial are recorded."""
@@ -224,12 +227,18 @@ class StudySearch:
 
     def _rebuild(self, trials: Sequence[Trial]) -> optuna.Study:
         objectives = self.spec.search.objectives
-        study = optuna.create_study(directions=[o.direction for o in objectives])
+        # No sampler draws anything here: what waits has its values already.
+        plain = optuna.samplers.RandomSampler()
+        study = optuna.create_study(directions=[o.direction for o in objectives], sampler=plain)
         for trial in trials:
             distributions = self._distributions(trial.config.parameters)
             parameters = {name: trial.config.parameters[name] for name in distributions}
             if trial.state is TrialState.WAITING:
                 study.enqueue_trial(parameters)
+                waiting = study.ask()
+                assert waiting.number == trial.number, (waiting.number, trial.number)
+                assert self._suggest(waiting) == trial.config.parameters, trial.config.parameters
+                self._waiting.append((trial.config, waiting))
                 continue
             pruned = trial.state is TrialState.PRUNED and len(trial.values) == 1
             study.add_trial(

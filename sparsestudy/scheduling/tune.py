@@ -142,7 +142,9 @@ class Recorder(_Bound, Callback):
         self._progress.on_start(config.number, trial_label(config))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Keep the lease, and hear whether somebody asks the study to stop."""
+        """Keep the lease, hear whether somebody asks the study to stop, and think ahead while all workers train."""
+        if self._search.live >= self._progress.slots and not self.stopping.is_set():
+            self.guarded(lambda: self._search.prepare(self._progress.slots))
         if time.monotonic() - self._renewed > RENEW_SECONDS:
             self.guarded(self._renew)
             self._renewed = time.monotonic()

@@ -89,7 +89,7 @@ class Launch:
     """One launch of a driver on a study's folder."""
 
     def __init__(self, folder: Path, study: StudySpec, space: SearchSpace = SPACE) -> None:
-        self.ledger = Ledger.in_folder(folder)
+        self.folder, self.ledger = folder, Ledger.in_folder(folder)
         known = [r for r in self.ledger.studies() if r.name == study.name]
         record = known[0] if known else self.ledger.create_study(study.name, study)
         self.lease = self.ledger.lease(record)
@@ -507,3 +507,66 @@ def test_what_a_trial_costs_the_ledger_does_not_grow_with_the_study(tmp_path: Pa
     whole_study = re.compile(r"SEARCH trials USING INDEX \S+ \(study_id=\?\)")
     assert [plan for plan in plans if plan.startswith("SCAN") or whole_study.match(plan)] == []
     launch.die()
+
+
+# Suggestions ahead of their time
+
+
+@pytest.mark.parametrize("sampler", ["random", "grid", "qmc"])
+def test_what_does_not_learn_is_the_same_when_it_is_prepared(tmp_path: Path, sampler: str) -> None:
+    space = SearchSpace(arms=("none",), parameters=(Parameter(name="lr", domain=Choice(values=(1, 2, 3, 4, 5, 6))),))
+    study = spec(sampler=sampler, trials=None if sampler == "grid" else 6)
+    late, early = (Launch(tmp_path / name, study, space) for name in ("late", "early"))
+    late.train(99)
+    for _ in range(6):
+        config, _ = early.search.ask() or pytest.fail("nothing left")
+        early.search.prepare(2)
+        early.complete(config)
+    assert points(early) == points(late)
+    assert [t.config.seed for t in early.ledger.trials(1)] == [t.config.seed for t in late.ledger.trials(1)]
+    for launch in (late, early):
+        assert launch.search.exhausted
+        launch.die()
+
+
+def test_no_more_are_prepared_than_asked_for_nor_than_the_study_has(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, spec(trials=4))
+    first, _ = launch.search.ask() or pytest.fail("nothing left")
+    for _ in range(5):
+        launch.search.prepare(2)
+    states = [t.state for t in launch.ledger.trials(launch.lease.study_id)]
+    assert states == [TrialState.RUNNING, TrialState.WAITING, TrialState.WAITING]
+    launch.complete(first)
+    for _ in range(5):
+        launch.search.prepare(9)
+    assert [c.number for c in launch.train(99)] == [1, 2, 3]
+    assert launch.search.exhausted
+    launch.die()
+
+
+def test_what_was_prepared_survives_a_death_and_the_search_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    """TPE, two trials at once and one ahead; one launch dies in the middle with all three under way."""
+
+    def follow(launch: Launch, until: int) -> Launch:
+        running = [launch.search.ask(), launch.search.ask()]
+        while running:
+            launch.search.prepare(1)
+            asked = running.pop(0)
+            if asked is None:
+                continue
+            if asked[0].number == until:
+                launch.die()
+                launch = Launch(launch.folder, study)
+                assert [config.number for config, _ in launch.search._waiting] == [until, until + 1, until + 2]
+                return follow(launch, -1)
+            launch.complete(asked[0])
+            running.append(launch.search.ask())
+        return launch
+
+    study = spec(trials=30)
+    calm, restless = follow(Launch(tmp_path / "calm", study), -1), follow(Launch(tmp_path / "restless", study), 17)
+    assert points(restless) == points(calm)
+    assert len(points(calm)) == 30
+    for launch in (calm, restless):
+        assert {t.state for t in launch.ledger.trials(1)} == {TrialState.COMPLETE}
+        launch.die()
