@@ -144,7 +144,8 @@ class Recorder(_Bound, Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Keep the lease, hear whether somebody asks the study to stop, and think ahead while all workers train."""
         if self._search.live >= self._progress.slots and not self.stopping.is_set():
-            self.guarded(lambda: self._search.prepare(self._progress.slots))
+            # One is enough, unless two trials end at once; the fewer, the more each is based on.
+            self.guarded(lambda: self._search.prepare(1))
         if time.monotonic() - self._renewed > RENEW_SECONDS:
             self.guarded(self._renew)
             self._renewed = time.monotonic()

@@ -16,7 +16,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -137,22 +137,28 @@ def asks(folder: Path, size: int, count: int) -> tuple[str, bool]:
             _, record, _ = timed(lambda: search.record(config.number, parcel))  # noqa: B023
             _, tell, tell_wall = timed(lambda: search.finish(config.number, TrialState.COMPLETE))  # noqa: B023
             seconds.append((ask, tell, record, ask + tell, ask_wall + tell_wall))
+        ready = []
+        for _ in range(count):
+            search.prepare(1)
+            (config, _), prepared, _ = timed(search.ask)
+            ready.append(1000 * prepared)
+            search.finish(config.number, TrialState.FAIL)
     milliseconds = 1000 * np.array(seconds)
     ask, tell, record, both, wall = np.median(milliseconds, axis=0)
     slow, slow_wall = np.quantile(milliseconds[:, 3], 0.95), np.quantile(milliseconds[:, 4], 0.95)
     cells = f"{launch:.1f} | {launch_wall:.1f} | {ask:.0f} | {tell:.1f} | {record:.1f} | {both:.0f} | {slow:.0f}"
-    line = f"| {size} | {cells} | {wall:.0f} | {slow_wall:.0f} |"
+    line = f"| {size} | {cells} | {wall:.0f} | {slow_wall:.0f} | {np.median(ready):.1f} |"
     return line, bool(slow <= GOAL_MILLISECONDS and launch <= GOAL_LAUNCH_SECONDS)
 
 
-def run_asks(count: int) -> None:
+def run_asks(sizes: Sequence[int], count: int) -> None:
     """The table of all sizes."""
     say(
         "| recorded trials | launch, s of a processor | s | ask, ms of a processor, median | tell | record 2 epochs "
-        "| ask + tell | p95 | ask + tell, ms, median | p95 |\n" + "| --- " * 10 + "|"
+        "| ask + tell | p95 | ask + tell, ms, median | p95 | ask, prepared |\n" + "| --- " * 11 + "|"
     )
     met = True
-    for size in SIZES:
+    for size in sizes:
         with tempfile.TemporaryDirectory(prefix="load-") as folder:
             line, fine = asks(Path(folder), size, count)
         say(line)
@@ -207,10 +213,11 @@ def main() -> None:
     """Run one part, or both."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=["asks", "reporters"], nargs="?")
-    parser.add_argument("--count", type=int, default=100, help="suggestions at each size")
+    parser.add_argument("--count", type=int, default=40, help="suggestions at each size")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="recorded trials")
     given = parser.parse_args()
     if given.part != "reporters":
-        run_asks(given.count)
+        run_asks(given.sizes, given.count)
     if given.part != "asks":
         run_reporters(reporters=100, parcels=10, epochs=2)
 
