@@ -1,9 +1,9 @@
 """TPE on a long history: it is shown the best trials, and of the others an even selection.
 
 TPE sorts the whole history and fits two densities for every parameter it draws: one to the best trials, 25 at the most,
-one to all the others. With 10,000 trials and 20 parameters that takes seconds, and a worker waits. The best trials
-shape the suggestion and are all kept; the density of the others is drawn from fewer, taken at equal distances along the
-history, so that arms, regions and ages keep their shares. Trials that are being trained are all kept.
+one to all the others. With 10,000 trials and 20 parameters that takes more than a second, and a worker waits. The best
+trials shape the suggestion and are all kept; the density of the others is drawn from fewer, taken at equal distances
+along the history, so that arms, regions and ages keep their shares. Trials that are being trained are all kept.
 
 What is shown depends on the recorded trials alone, so that an interrupted search draws what it would have drawn.
 ``tests/benchmarks/load.md`` compares searches that see everything with searches that do not.
