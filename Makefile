@@ -13,7 +13,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-faults: .venv/ready
-	$(BIN)/python -m pytest -m faults tests/faults
+	SPARSESTUDY_FAULTS=40 $(BIN)/python -m pytest -m faults tests/faults
 
 check: .venv/ready
 	$(BIN)/ruff check .
