@@ -68,9 +68,15 @@ class Store:
         """
         self._experiment = self._find_experiment(self._record.name)
         found = self._runs_of("study")
-        if found:
-            self.parent = found[0]
-            return False
+        parent = found[0] if found else self._make_parent(environment)
+        # Whoever made it, or MLflow itself, may have died before its files were there; study.yaml is the last one.
+        if not found or "study.yaml" not in {file.path for file in self.client.list_artifacts(parent)}:
+            self.attach(parent, {"environment.txt": installed().encode()} if environment else {})
+            self.attach(parent, {"study.yaml": dump_yaml(self._record.spec).encode()})
+        self.parent = parent
+        return not found
+
+    def _make_parent(self, environment: bool) -> str:
         spec = self._record.spec
         tags = {
             "sparsestudy.kind": "study",
@@ -79,11 +85,7 @@ class Store:
             "mlflow.note.content": spec.question,
             **(environment_tags() if environment else {"mlflow.source.name": "sparsestudy"}),
         }
-        parent = self._create("study", self._record.name, int(1000 * self._record.created), tags)
-        self.attach(parent, {"environment.txt": installed().encode()} if environment else {})
-        self.attach(parent, {"study.yaml": dump_yaml(spec).encode()})
-        self.parent = parent
-        return True
+        return self._create("study", self._record.name, int(1000 * self._record.created), tags)
 
     def run_of(self, trial: Trial, label: str) -> str:
         """The run of a trial; made if there is none."""

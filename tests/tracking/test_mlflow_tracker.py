@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sparsestudy.study import StudySpec
 from sparsestudy.tracking.leases import Lease
 from sparsestudy.tracking.ledger import Ledger
 from sparsestudy.tracking.mlflow_names import epoch_metrics, headline_metrics
+from sparsestudy.tracking.mlflow_store import Store
 from sparsestudy.tracking.mlflow_tracker import Tracker
 from sparsestudy.trial import Failure, Measurement, Trial, TrialState, headlines
 from tests.servers import free_port, mlflow_server
@@ -120,6 +121,25 @@ def test_shipping_everything_again_changes_nothing(recorded: Recorded) -> None:
     again = recorded.track()
     assert again.close()
     assert contents(again.uri) == before
+
+
+def test_a_run_without_its_files_gets_them(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow died, or the driver, after the study's run was made and before its files were attached."""
+    attach, calls = Store.attach, []
+
+    def first_one_fails(self: Store, run_id: str, files: Mapping[str, bytes]) -> None:
+        calls.append(run_id)
+        if len(calls) == 1:
+            raise ConnectionError("it has just gone")
+        attach(self, run_id, files)
+
+    monkeypatch.setattr(Store, "attach", first_one_fails)
+    tracker = recorded.track()
+    while len(calls) < 2:
+        time.sleep(0.05)
+    assert tracker.close()
+    assert tracker.failures == 1
+    check(contents(tracker.uri))
 
 
 def test_a_server_that_comes_late_gets_everything(
