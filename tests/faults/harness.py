@@ -40,6 +40,7 @@ SPEC: Mapping[str, Any] = {
     },
     "checkpoints": {"seconds": None, "epochs": EVERY},
 }
+DATABASE = "SPARSESTUDY_DATABASE_URL"
 LIMIT = 240.0
 """Seconds after which a launch counts as hanging."""
 
@@ -220,7 +221,8 @@ class Run:
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
         """Its ledger."""
-        ledger = Ledger.in_folder(self.study)
+        url = self.environment.get(DATABASE)
+        ledger = Ledger(url) if url else Ledger.in_folder(self.study)
         try:
             yield ledger
         finally:

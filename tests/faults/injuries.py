@@ -9,11 +9,12 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 from tests import servers
 from tests.faults import processes, surroundings
-from tests.faults.harness import EPOCHS, EVERY, LIMIT, NAME, STEPS, Moment, Run
+from tests.faults.harness import DATABASE, EPOCHS, EVERY, LIMIT, NAME, STEPS, Moment, Run
 
 Injury = Callable[[Run, Random], None]
 DEATH = EVERY + 1
@@ -66,6 +67,19 @@ def tracker(run: Run, random: Random) -> None:
     processes.until(lambda: run.launches[-1].poll() is not None, away)
     run.around.enter_context(servers.mlflow_server(run.folder, port))
     run.finish()
+
+
+def database(run: Run, random: Random) -> None:
+    """`kill -9` of all processes of the PostgreSQL server, back within seconds; the driver waits for it."""
+    server = run.around.enter_context(servers.postgres())
+    run.environment[DATABASE] = server.database()
+    run.drive()
+    run.wait_for(Moment.draw(random))
+    postmaster = Path(server.server.pgdata, "postmaster.pid").read_text().split()[0]
+    run.strike(*processes.below(int(postmaster)))
+    processes.until(lambda: run.launches[-1].poll() is not None, random.uniform(0.5, 8))
+    server.start()
+    run.finish(launches=1)
 
 
 def disk(run: Run, random: Random) -> None:
@@ -182,6 +196,7 @@ ALL: dict[str, Injury] = {
     "driver killed": driver,
     "worker killed": worker,
     "MLflow server killed": tracker,
+    "PostgreSQL server killed": database,
     "node killed": node,
     "checkpoint cut short": truncated,
     "SIGTERM": terminated,
