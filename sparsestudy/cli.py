@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The console script."""
+    # As Ctrl-C, so that a study told to end while it starts or concludes gives its lease back and shuts Ray down.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
 
 
@@ -355,7 +357,6 @@ def ui(name: Name, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", 
 
     command, environment = operations.ui_command(name, port)
     console.print(f"MLflow pages of {escape(name)}: http://127.0.0.1:{port}  (Ctrl-C ends)")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # A group of its own: MLflow starts the server as a child and does not end it when it is itself ended.
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
