@@ -75,11 +75,13 @@ def database(run: Run, random: Random) -> None:
     run.environment[DATABASE] = server.database()
     run.drive()
     run.wait_for(Moment.draw(random))
-    postmaster = Path(server.server.pgdata, "postmaster.pid").read_text().split()[0]
-    run.strike(*processes.below(int(postmaster)))
+    postmaster = int(Path(server.server.pgdata, "postmaster.pid").read_text().split()[0])
+    run.strike(*processes.below(postmaster))
     processes.until(lambda: run.launches[-1].poll() is not None, random.uniform(0.5, 8))
+    assert processes.until(lambda: processes.buried(postmaster), 20)  # else it would pass for one that runs
     server.start()
-    run.finish(launches=1)
+    run.finish()
+    assert not any("Traceback" in run.said(launch) for launch in range(len(run.launches)))
 
 
 def disk(run: Run, random: Random) -> None:

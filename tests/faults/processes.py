@@ -52,6 +52,12 @@ def _bury() -> None:
                 os.waitpid(process.pid, os.WNOHANG)
 
 
+def buried(pid: int) -> bool:
+    """Whether a process is gone for good, and not even its death is left to be taken note of."""
+    _bury()
+    return not psutil.pid_exists(pid)
+
+
 _AWAITED: set[int] = set()
 
 
