@@ -3,6 +3,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 STUDY ?= studies/quickstart.yaml
+FAULTS ?= 40
 
 .PHONY: study test test-faults check bench bench-gpu ui clean lock
 
@@ -13,7 +14,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-faults: .venv/ready
-	SPARSESTUDY_FAULTS=40 $(BIN)/python -m pytest -m faults tests/faults
+	SPARSESTUDY_FAULTS=$(FAULTS) $(BIN)/python -m pytest -m faults tests/faults
 
 check: .venv/ready
 	$(BIN)/ruff check .

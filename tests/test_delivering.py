@@ -31,7 +31,7 @@ def test_mlflow_goes_before_it_has_the_outcome(
     with monkeypatch.context() as patch:
         patch.setattr(Tracker, "finish", gone)
         assert main(["run", str(file)]) == 0
-    assert "MLflow has not got everything yet; the next run delivers the rest" in capsys.readouterr().err
+    assert "MLflow lacks part of this study; nothing is lost" in capsys.readouterr().err
     assert (folder / "report.html").exists()
     assert operations.run(file).delivered
     client = MlflowClient(f"sqlite:///{(folder / 'mlflow.db').resolve()}")

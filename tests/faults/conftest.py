@@ -1,4 +1,7 @@
-"""The study that nothing befalls, once for all tests of the folder, and the processes that none of them may leave."""
+"""The study that nothing befalls, run once, and the processes that no test of this folder may leave.
+
+Orphans are looked for module by module: another module's tests may use the Ray that the whole session shares.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ pytest.register_assert_rewrite("tests.faults.invariants", "tests.faults.injuries
 from tests.faults import invariants, processes, table  # noqa: E402
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def known() -> Iterator[set[int]]:
     """Processes from before; at the end no other may be left, not even of Ray."""
     with processes.adopting() as known:
@@ -20,13 +23,13 @@ def known() -> Iterator[set[int]]:
         invariants.check_no_orphans(known)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def calm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where it is."""
     return tmp_path_factory.mktemp("calm") / "run"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def calm(known: set[int], calm_folder: Path) -> invariants.Outcome:
     """What it comes to."""
     with pytest.MonkeyPatch.context() as patch:

@@ -198,7 +198,7 @@ class Run:
         for _ in range(launches):
             driver = self.launches[-1] if self.launches[-1].poll() is None else self.drive()
             code = driver.wait(LIMIT)
-            if code == 0 and "MLflow has not got everything" not in self.said():
+            if code == 0 and "MLflow lacks part of this study" not in self.said():
                 return
         raise AssertionError(f"not done after {launches} more launches; exit code {code}:\n{self.said()}")
 

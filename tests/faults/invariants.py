@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, text
 
 from sparsestudy.analysis import table
 from sparsestudy.tracking.ledger import Ledger
-from sparsestudy.tracking.mlflow_tracker import epoch_metrics
+from sparsestudy.tracking.mlflow_names import epoch_metrics
 from sparsestudy.trial import Measurement, Trial, TrialState
 from tests.faults import processes
 from tests.faults.harness import EPOCHS, NAME, STEPS, TRIALS, Run
