@@ -71,7 +71,13 @@ class Moment:
             return cls(epochs=0, delay=random.uniform(0, 8))
         if phase > 7 / 8 or begun >= total:
             return cls(epochs=max(begun, total), delay=random.uniform(0, 1.5))
-        return cls(epochs=random.randrange(begun, total) + 1, delay=random.uniform(0, 0.2))
+        return cls.amid(random, begun)
+
+    @classmethod
+    def amid(cls, random: Random, begun: int = 0) -> Moment:
+        """While trials are being trained."""
+        last = TRIALS * EPOCHS
+        return cls(epochs=random.randrange(min(begun, last - 1), last) + 1, delay=random.uniform(0, 0.2))
 
 
 @dataclass(frozen=True, kw_only=True)

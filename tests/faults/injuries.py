@@ -37,8 +37,7 @@ def worker(run: Run, random: Random) -> None:
     """`kill -9` of a worker that trains, once or twice; the driver tries its trial again."""
     run.drive()
     for _ in range(random.choice((1, 2))):
-        moment = Moment.draw(random, max(1, len(run.steps()) // STEPS))
-        if run.wait_for(moment) and (alive := run.working()):
+        if run.wait_for(Moment.amid(random, len(run.steps()) // STEPS)) and (alive := run.working()):
             run.strike(random.choice(alive))
             run.allowed += DEATH
     run.finish(launches=1)
@@ -49,7 +48,7 @@ def node(run: Run, random: Random) -> None:
     head, lost = run.around.enter_context(surroundings.two_nodes(run))
     run.environment["RAY_ADDRESS"] = head
     run.drive()
-    if run.wait_for(Moment.draw(random, 1)):
+    if run.wait_for(Moment.amid(random)):
         run.strike(*processes.below(lost.pid))
         run.allowed += DEATH
     run.finish(launches=1)
@@ -91,7 +90,7 @@ def disk(run: Run, random: Random) -> None:
     """
     fill = run.around.enter_context(surroundings.small_disk(run.home))
     run.drive()
-    run.wait_for(Moment.draw(random, 1))
+    run.wait_for(Moment.amid(random))
     with fill():
         run.strike()
         processes.until(lambda: run.launches[-1].poll() is not None, random.uniform(2, 20))
@@ -148,7 +147,7 @@ def corrupted(run: Run, random: Random) -> None:
 
 def _damaged(run: Run, random: Random, damage: Callable[[bytes], bytes]) -> None:
     run.drive()
-    run.wait_for(Moment.draw(random, 2 * EVERY))
+    run.wait_for(Moment.amid(random, 2 * EVERY))
     checkpoints = lambda: sorted((run.study / "checkpoints" / NAME).glob("*/*.checkpoint"))  # noqa: E731
     assert processes.until(lambda: bool(checkpoints()), LIMIT, pause=0.002), "no checkpoint was ever kept"
     run.strike(run.launches[-1].pid, with_workers=True)
@@ -164,7 +163,7 @@ def clock(run: Run, random: Random) -> None:
     """The clock of driver and workers jumps by up to a day, forwards or back; then the driver is killed."""
     file = run.wrong_clock()
     run.drive()
-    run.wait_for(Moment.draw(random, 1))
+    run.wait_for(Moment.amid(random))
     file.write_text(f"{random.choice((-1, 1)) * random.uniform(60, 86400):.3f}")
     if run.wait_for(Moment.draw(random, len(run.steps()) // STEPS)):
         run.strike(run.launches[-1].pid, with_workers=True)
