@@ -48,9 +48,10 @@ def node(run: Run, random: Random) -> None:
     head, lost = run.around.enter_context(surroundings.two_nodes(run))
     run.environment["RAY_ADDRESS"] = head
     run.drive()
-    if run.wait_for(Moment.amid(random)):
-        run.strike(*processes.below(lost.pid))
-        run.allowed += DEATH
+    run.wait_for(Moment.amid(random))
+    assert {*processes.below(lost.pid)} & {*run.working()}, "no trial was trained on the node"
+    run.strike(*processes.below(lost.pid))
+    run.allowed += DEATH
     run.finish(launches=1)
 
 

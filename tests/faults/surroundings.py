@@ -32,7 +32,15 @@ def two_nodes(run: Run) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         head = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
         stack.enter_context(_node(run, head))
         assert processes.until(lambda: not servers.nobody_listens(int(port), 0), 60, pause=0.2), "Ray did not start"
-        yield address, stack.enter_context(_node(run, [f"--address={address}"]))
+        lost = stack.enter_context(_node(run, [f"--address={address}"]))
+        assert processes.until(lambda: _nodes(address) == 2, 90, pause=0.5), "the second node did not join"
+        yield address, lost
+
+
+def _nodes(address: str) -> int:
+    from ray._raylet import GcsClient
+
+    return len(GcsClient(address=address).get_all_node_info())
 
 
 @contextmanager
