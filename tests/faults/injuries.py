@@ -49,7 +49,8 @@ def node(run: Run, random: Random) -> None:
     run.environment["RAY_ADDRESS"] = head
     run.drive()
     run.wait_for(Moment.amid(random))
-    assert {*processes.below(lost.pid)} & {*run.working()}, "no trial was trained on the node"
+    trains = lambda: bool({*processes.below(lost.pid)} & {*run.working()})  # noqa: E731
+    assert processes.until(trains, LIMIT), "no trial was trained on the node"
     run.strike(*processes.below(lost.pid))
     run.allowed += DEATH
     run.finish(launches=1)
