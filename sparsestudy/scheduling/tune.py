@@ -313,11 +313,16 @@ def _patient_reuse() -> Iterator[None]:
 
     Tune would throw the starting worker away. A worker takes seconds to import what it needs, so a study of shorter
     trials would go on throwing away every worker but one. The freed worker goes to the next trial instead.
+
+    A worker that has been asked for is starting once it has its place on the cluster. One without a place may wait for
+    that of the freed worker, for ever if the cluster has lost a node.
     """
     original = TuneController._maybe_reuse_cached_actor
 
     def reuse(self: Any, trial: Any) -> bool:
-        starting = trial in self._trial_to_actor and trial not in self._resetting_trials
+        own = self._trial_to_actor.get(trial)
+        placed = own is not None and self._actor_manager.is_actor_started(own)
+        starting = placed and trial not in self._resetting_trials
         return not starting and bool(original(self, trial))
 
     TuneController._maybe_reuse_cached_actor = reuse

@@ -34,4 +34,6 @@ def test_each_fault_comes_once_before_any_comes_twice() -> None:
     plan = table.planned(40)
     assert {fault for fault, _ in plan[:kinds]} == {*injuries.ALL}
     assert len({*plan}) == len(plan) == 40
-    assert [seed for fault, seed in plan if fault == "driver killed"] == [*range(8)]
+    assert [seed for fault, seed in plan if fault == "driver killed"] == [
+        *range(7)
+    ]  # 3 in each round of 16, 1 in the 8 left
