@@ -153,7 +153,7 @@ def _foot(rows: Sequence[dict[str, Any]]) -> list[str]:
     broken = sum(bool(row["broken"]) for row in ours)
     return [
         "",
-        f"{len(ours)} runs, {broken} with a broken invariant. Time to go on is from the harm until every trial that it",
+        f"Runs: {len(ours)}; with a broken invariant: {broken}. Time to go on is from the harm until every trial it",
         "stopped trains its next epoch, or any trial if it stopped none; most of it is the start of Python, Ray and",
         "torch, on two cores that others use as well. Of a trial, the epochs since its last checkpoint and the one",
         f"under way may be trained again for each death of its worker, {EVERY} + 1 here, and an interval more where",
