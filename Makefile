@@ -30,6 +30,8 @@ bench: .venv/ready
 	$(BIN)/python -m tests.benchmarks.coverage
 	$(BIN)/python -m tests.benchmarks.winner
 	$(BIN)/python -m tests.benchmarks.scale
+	$(BIN)/python -m tests.benchmarks.checkpoints
+	$(BIN)/python -m tests.benchmarks.load
 
 bench-gpu: .venv/ready
 	$(BIN)/python -m tests.benchmarks.cost --device cuda
