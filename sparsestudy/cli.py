@@ -246,7 +246,9 @@ def analyze(
         console.print(f"[bold]{verdict.status}[/bold]  {escape(verdict.claim)}\n    {escape(verdict.said)}")
         if verdict.further:
             more = ", ".join(f"{arm} {count}" for arm, count in verdict.further.items())
-            console.print(f"    further configurations that would settle it: {escape(more)}")
+            console.print(
+                f"    further configurations (of an arm that has but one, trials) that would settle it: {escape(more)}"
+            )
     for path in found.files:
         console.print(f"written  {path}")
 
@@ -511,7 +513,7 @@ def _best_table(spec: Any, ranked: Sequence[Trial]) -> Table:
 
 
 def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return "–" if value is None else f"{value:.3f}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _trial_table(study: Study, listed: Sequence[Trial]) -> Table:

@@ -127,7 +127,8 @@ def best_epoch(trajectory: Sequence[Measurement]) -> int | None:
 
 
 def _finite(value: float) -> float:
-    return value if math.isfinite(value) else math.nan
+    """NaN for what cannot be drawn: the largest numbers there are stand for losses beyond all numbers."""
+    return value if abs(value) < 1e300 else math.nan
 
 
 def cut(text: str, length: int) -> str:

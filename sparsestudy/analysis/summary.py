@@ -125,7 +125,7 @@ def _caution(spec: StudySpec, trials: Sequence[Trial]) -> str:
     data = [name for name in spec.search.parameters if name.startswith("data.")]
     if data:
         text += f" Trials differ in their data ({', '.join(data)}), so the best of them is one on the easiest data."
-    return f"{text} No test split has been touched; confirm the choice on fresh seeds and the selection split."
+    return f"{text} The search has not touched the test split; `sparsestudy select` confirms the choice on fresh seeds."
 
 
 def described(spec: StudySpec, metric: str) -> str:

@@ -165,14 +165,27 @@ def decide(low: float | None, high: float | None, worth: float) -> Status:
 
 
 def further_configurations(effect: float, error: float, count: int, worth: float) -> int:
-    """How many more configurations an arm needs for the effect, or one worth having, to be told from zero.
+    """How many more configurations an arm needs for the verdict that the estimate speaks for.
+
+    An effect above zero has to be told from zero, one below ``worth`` from that; of both the easier.
+
+    Args:
+        effect: As estimated.
+        error: Its standard error.
+        count: Configurations of the arm so far.
+        worth: Smallest effect worth having.
 
     Example:
-        >>> further_configurations(0.1, 0.1, 10, 0.01)  # the error must shrink from 0.1 to 0.1 / 2.8
-        69
+        >>> further_configurations(0.1, 0.1, 10, 0.01)  # the error must shrink from 0.1 to 0.1 / 2.82
+        70
+        >>> further_configurations(0.02, 0.026, 3, 0.05)  # to be told from 0.05, which is 0.03 away
+        16
     """
-    wanted = max(abs(effect), worth) / float(POWER)
-    return max(1, math.ceil(count * (error / wanted) ** 2 - count))
+    wanted = max(effect, worth - effect)
+    total = count * (error * float(POWER) / wanted) ** 2
+    freedom = max(2 * total - 2, 2.0)
+    power = float(stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom))
+    return max(1, math.ceil(count * (error * power / wanted) ** 2 - count))
 
 
 def compare(

@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
@@ -270,3 +271,9 @@ def test_picture_says_what_the_loss_is():
         for task in ("classification", "regression"):
             heatmap_png(make_trajectory(3), "perplexity", title="t", task=task)
     assert [name for name in names if "loss" in name] == ["loss (nats)", "loss (mean squared error)"]
+
+
+def test_a_loss_beyond_all_numbers_costs_no_picture():
+    """Such as a network has whose validation examples overflow: the record has the largest number there is."""
+    beyond = [replace(m, validation_loss=sys.float_info.max) for m in make_trajectory()]
+    assert len(heatmap_png(beyond, "perplexity", title="t")) > 1000

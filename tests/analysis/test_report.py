@@ -196,7 +196,7 @@ def test_summary_names_the_best_and_compares_every_arm():
     assert lines[3:5] == ["Stopped early, and not compared: 1 trial.", "Failed: 1 trial (1 × DivergedError)."]
     assert lines[5].startswith("Caution: this is the best of 18 complete trials")
     assert "optimistic" in lines[5]
-    assert "No test split has been touched" in lines[5]
+    assert lines[5].endswith("`sparsestudy select` confirms the choice on fresh seeds.")
     assert "unequal" not in lines[5]
     assert "unequal numbers" in summary(spec, trials[1:])
 

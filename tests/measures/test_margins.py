@@ -50,8 +50,12 @@ def test_margin_by_hand() -> None:
     assert found["margin_q10"].item() == pytest.approx(-3, abs=resolution(-3))
 
 
+NUMBERS = st.floats(-1e6, 1e6).map(lambda value: value if abs(value) > 1e-60 else 0.0)
+"""The squares of smaller ones are no longer normal numbers."""
+
+
 @given(
-    arrays(np.float64, st.integers(1, 200), elements=st.floats(-1e6, 1e6)),
+    arrays(np.float64, st.integers(1, 200), elements=NUMBERS),
     st.sampled_from([1e-6, 1e-3, 1.0]),
     st.integers(1, 50),
 )
