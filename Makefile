@@ -14,7 +14,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-faults: .venv/ready
-	SPARSESTUDY_FAULTS=$(FAULTS) $(BIN)/python -m pytest -m faults tests/faults
+	SPARSESTUDY_FAULTS=$(FAULTS) $(BIN)/python -m pytest -m faults
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -38,6 +38,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgres]:
         yield own
 
 
+@pytest.mark.faults
 def test_a_study_on_a_server_that_restarts_is_stopped_and_resumed(
     server: Postgres, home: Path, tmp_path: Path, cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from sparsestudy.training.loop import fit
 from tests.test_studies import TINY, start, write
 from tests.training.test_loop import comparable
 
-pytestmark = pytest.mark.study
+pytestmark = [pytest.mark.study, pytest.mark.faults]
 
 MODELS = '''
 import os

@@ -127,6 +127,7 @@ def test_a_trial_of_which_a_process_was_killed_goes_on(cluster: None, home: Path
     assert_nothing_is_left(before)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
 def test_no_process_outlives_the_driver(end: signal.Signals, home: Path, tmp_path: Path) -> None:
     """With a Ray of its own, in the middle of a trial."""
