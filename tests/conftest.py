@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,15 @@ import pytest
 import torch
 
 from tests.servers import Postgres, postgres
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches what tests start, also where the tests run in the background of a shell, which ignores it.
+
+    What is ignored here would be ignored by every process that tests start, and a shell could not even trap it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

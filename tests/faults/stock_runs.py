@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from tests.faults import injuries, invariants
 from tests.faults.harness import Run
-from tests.faults.stock import EXPERIMENT
+from tests.faults.stock_stack import EXPERIMENT
 
 FAULTS = ("driver killed", "worker killed", "MLflow server killed")
 
@@ -30,7 +30,7 @@ def injured(name: str, seed: int, folder: Path, configurations: str) -> tuple[in
     """
     folder.mkdir(parents=True)
     (folder / "configurations.json").write_text(configurations, encoding="utf-8")
-    run = Run(folder=folder, command=("-m", "tests.faults.stock"))
+    run = Run(folder=folder, command=("-m", "tests.faults.stock_stack"))
     run.environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     given_up = ""
     with run.around:

@@ -5,7 +5,7 @@ one; `OptunaSearch`; `MLflowLoggerCallback`; and `Tuner.restore` when the same c
 favour: trials may fail three times, where Tune's default is never, and the search lives in memory, where Optuna's
 storage in SQL makes most restores crash. The search suggests the index of a configuration, each once.
 
-Usage: ``python -m tests.faults.stock run FILE``, beside whose FILE lies ``configurations.json``.
+Usage: ``python -m tests.faults.stock_stack run FILE``, beside whose FILE lies ``configurations.json``.
 """
 
 from __future__ import annotations
