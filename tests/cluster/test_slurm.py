@@ -136,7 +136,9 @@ def test_a_study_that_ends_ends_the_job(start: Callable[..., Job], tmp_path: Pat
 def test_ray_is_on_every_node_at_ports_of_the_job_with_a_token(start: Callable[..., Job]) -> None:
     job = start("a.yaml")
     job.until("study run")
-    (head, workers) = (line for line in job.log().splitlines() if "ray start" in line)
+    # The head starts in the background, so that its line may come second.
+    lines = [line for line in job.log().splitlines() if "ray start" in line]
+    (head, workers) = sorted(lines, key=lambda line: "--head" not in line)
     assert "--head" in head
     assert "--node-ip-address=10.0.0.1" in head
     assert "--port=10800" in head
